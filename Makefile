@@ -1,0 +1,117 @@
+# One command each; `make help` lists them. On a host they use .venv, which `make setup` makes; in the image
+# (TRAIN_WORKER_IMAGE=1) the image's own Python.
+#
+#   TASK= DATA= CONFIG= RUN= ARGS=    become --task, --data, --config, the run, and whatever else the worker takes.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev train prepare evaluate predict report test crash check lock clean \
+        bench-data bench-loop bench-gpu
+
+# Words so common that others use them too: only what stands on make's own command line counts.
+$(foreach word,DATA CONFIG RUN ARGS,$(if $(filter environment,$(origin $(word))),$(eval $(word) :=)))
+
+VENV := .venv
+ifeq ($(TRAIN_WORKER_IMAGE),1)
+PY := python
+READY :=
+READY_DEV :=
+else
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
+endif
+
+WORKER = exec $(PY) training/train_worker.py
+HAVING = $(if $($(1)),$(2) "$($(1))")
+CHOICE = $(call HAVING,TASK,--task) $(call HAVING,DATA,--data) $(call HAVING,CONFIG,--config)
+NEED_RUN = $(if $(RUN),,$(error $@ needs RUN=<id, its unique beginning, or a folder>))
+
+TORCH_LOCK := training/requirements.torch.txt
+TRAIN_LOCK := training/requirements.train.txt
+DEV_LOCK := training/requirements.dev.txt
+LOOP_LOCK := benchmarks/requirements.loop.txt
+LOOP_VENV := .venv-loop
+CODE := backend training tests tools $(wildcard benchmarks)
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  TASK=convlstm  DATA=folder|sample  CONFIG=preset|file  RUN=run  ARGS='--set training.epochs=10 …'"
+
+setup: $(READY) ## Make .venv with everything that training needs (several minutes and 6 GB of disk, once)
+
+setup-dev: $(READY_DEV) ## The same, and what tests and checks need
+
+# The pinned PyTorch (with torchvision 0.20.1) has no wheels for Python 3.13; the worker itself runs there.
+$(VENV)/bin/python:
+	@for python in $(PYTHON) python3.11 python3.12 python3; do \
+	  if $$python -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; \
+	  then echo "Making $(VENV) with $$($$python --version)"; exec $$python -m venv $(VENV); fi; \
+	done; echo "error: no Python 3.11 or 3.12 found; install one, or name it: make setup PYTHON=…" >&2; exit 1
+
+$(VENV)/.ready: $(TORCH_LOCK) $(TRAIN_LOCK) | $(VENV)/bin/python
+	@echo "Installing PyTorch and the rest into $(VENV): several minutes and 6 GB of disk, once"
+	$(PY) -m pip install --quiet --require-hashes -r $(TORCH_LOCK) -r $(TRAIN_LOCK)
+	@touch $@
+
+$(VENV)/.ready-dev: $(TORCH_LOCK) $(TRAIN_LOCK) $(DEV_LOCK) | $(VENV)/bin/python
+	@echo "Installing PyTorch, the rest and the tools for tests into $(VENV): several minutes and 6 GB of disk, once"
+	$(PY) -m pip install --quiet --require-hashes -r $(TORCH_LOCK) -r $(TRAIN_LOCK) -r $(DEV_LOCK)
+	@touch $(VENV)/.ready $@
+
+train: $(READY) ## Prepare, train, evaluate, report: TASK= DATA= CONFIG= (RUN= continues that run)
+	@$(WORKER) train $(CHOICE) $(call HAVING,RUN,--resume) $(ARGS)
+
+prepare: $(READY) ## Read, check, split and cache the data: TASK= DATA= CONFIG=
+	@$(WORKER) prepare $(CHOICE) $(ARGS)
+
+evaluate: $(READY) ## Score a run's best weights: RUN= (DATA=, ARGS="--split test")
+	@$(NEED_RUN)$(WORKER) evaluate "$(RUN)" $(call HAVING,DATA,--data) $(ARGS)
+
+predict: $(READY) ## Apply a run's best weights: RUN= DATA=<folder of raw files> ARGS="--out folder"
+	@$(NEED_RUN)$(WORKER) predict "$(RUN)" $(if $(DATA),"$(DATA)") $(ARGS)
+
+report: $(READY) ## Write a run's report anew: RUN=
+	@$(NEED_RUN)$(WORKER) report "$(RUN)" $(ARGS)
+
+test: $(READY_DEV) ## All tests but the slow ones and those that need a container or a GPU (ARGS= goes to pytest)
+	@exec $(PY) -m pytest -m "not slow and not container and not gpu" $(ARGS)
+
+crash: $(READY_DEV) ## Only the tests that kill processes at chosen moments
+	@exec $(PY) -m pytest -m crash $(ARGS)
+
+check: $(READY_DEV) ## Style, types, dead links in the documentation
+	$(PY) -m ruff check $(CODE)
+	$(PY) -m ruff format --check $(CODE)
+	$(PY) -m mypy
+	$(PY) tools/check_links.py
+
+bench-data: $(READY_DEV) ## Reading and preparing data against xarray and plain decoding
+	$(PY) benchmarks/radar_volume.py
+	$(PY) benchmarks/radar_data.py $(ARGS)
+
+bench-loop: $(READY_DEV) ## The loop's own cost against a bare PyTorch loop, Lightning and Accelerate
+	@test -d $(LOOP_VENV) || $(PY) -m venv --without-pip $(LOOP_VENV)
+	@$(PY) -m pip --python $(LOOP_VENV)/bin/python install --quiet --no-deps --require-hashes -r $(LOOP_LOCK)
+	@$(PY) -c 'import site; print(site.getsitepackages()[0])' > $$(echo $(LOOP_VENV)/lib/python3*/site-packages)/worker.pth
+	@exec $(LOOP_VENV)/bin/python benchmarks/loop.py $(ARGS)
+
+bench-gpu: ## Step time and memory on this machine's GPU, with whatever `python` is active
+	@exec python benchmarks/gpu.py $(ARGS)
+
+# Versions already in the lock files stay; `make lock ARGS=--upgrade` takes the newest.
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(ARGS)
+NOT_IN_IMAGE = torch torchvision triton $(shell sed -n 's/^\(nvidia-[a-z0-9-]*\)==.*/\1/p' $(TORCH_LOCK))
+
+lock: ## Recompile the pinned requirements from the .in files (needs uv)
+	$(COMPILE) $(addprefix --no-emit-package ,$(NOT_IN_IMAGE)) -o $(TRAIN_LOCK) \
+	  training/requirements.torch.in training/requirements.train.in
+	$(COMPILE) -c $(TRAIN_LOCK) -o $(TORCH_LOCK) training/requirements.torch.in
+	$(COMPILE) -c $(TRAIN_LOCK) -c $(TORCH_LOCK) -o $(DEV_LOCK) training/requirements.dev.in
+	$(COMPILE) -c $(TRAIN_LOCK) -c $(TORCH_LOCK) -o $(LOOP_LOCK) benchmarks/requirements.loop.in \
+	  $(addprefix --no-emit-package ,$(sort $(shell sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' $(TRAIN_LOCK) $(TORCH_LOCK))))
+
+clean: ## Remove caches of tools (runs, datasets and .venv stay)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +

@@ -1,0 +1,90 @@
+"""What the engine promises for every task: micro-batches add up, counts are known beforehand, steps resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runs import ALL_TASKS, SHORT, register_tiny
+from training.config import load_config
+from training.engine.loader import Loader
+from training.engine.order import epoch_keys
+from training.engine.step import combine, row_count, seed_step, split_rows
+from training.tasks import task_class
+from training.tasks.protocol import Batch, PrepareContext, Prepared, Task
+
+
+def made(name: str, place: Path) -> tuple[Task, Prepared]:
+    """The task with its short settings, without dropout, and its sample prepared."""
+    sets = [*SHORT[name], *(["model.dropout=0"] if name == "tiny" else [])]
+    task = task_class(name)(load_config(name, sets=sets).config)
+    data = place / "data"
+    data.mkdir()
+    type(task).make_sample(data)
+    return task, task.prepare(
+        PrepareContext(data, place / "cache", 1, lambda line: None, lambda *_: None, lambda: None)
+    )
+
+
+def first_batch(task: Task, prepared: Prepared) -> Batch:
+    items = prepared.splits["train"]
+    keys = list(epoch_keys(42, 0, 0, len(items), 3))[:1]
+    return next(Loader(task, items, 42, 0, torch.device("cpu")).batches(keys))
+
+
+def gradients(task: Task, model: torch.nn.Module, batch: Batch, micro: int) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    counts = task.counts(batch)
+    seed_step(1, 0)
+    for part in split_rows(batch, row_count(batch), micro):
+        combine(task.loss(model, part), counts).backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", ALL_TASKS)
+def test_micro_batches_give_the_gradient_of_the_whole_batch(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_tiny(monkeypatch)
+    task, prepared = made(name, tmp_path)
+    batch = first_batch(task, prepared)
+    torch.manual_seed(0)
+    model = task.build_model(prepared.facts)
+    model.train()
+    task.enter_phase(model, task.phases()[-1])
+    whole = gradients(task, model, batch, row_count(batch))
+    assert whole
+    for micro in (1, 2):
+        for key, gradient in gradients(task, model, batch, micro).items():
+            torch.testing.assert_close(gradient, whole[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ALL_TASKS)
+def test_counts_of_the_parts_add_up_to_those_known_beforehand(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_tiny(monkeypatch)
+    task, prepared = made(name, tmp_path)
+    batch = first_batch(task, prepared)
+    model = task.build_model(prepared.facts)
+    known = {key: float(count) for key, count in task.counts(batch).items()}
+    summed = dict.fromkeys(known, 0.0)
+    for part in split_rows(batch, row_count(batch), 1):
+        terms = task.loss(model, part)
+        assert set(terms) == set(known)
+        for key, term in terms.items():
+            summed[key] += float(term.count)
+            assert term.sum.dtype is torch.float32
+    assert summed == pytest.approx(known)
+
+
+@pytest.mark.parametrize("name", ALL_TASKS)
+def test_every_row_of_a_batch_belongs_together(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register_tiny(monkeypatch)
+    task, prepared = made(name, tmp_path)
+    batch = first_batch(task, prepared)
+    assert len({len(value) for value in batch.values()}) == 1
+    for split, items in prepared.splits.items():
+        assert len(items) == len(prepared.membership[split])

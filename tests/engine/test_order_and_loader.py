@@ -1,0 +1,111 @@
+"""Order and augmentation as pure functions, and the loader that carries them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny_task import TinyConfig, TinyItems, TinyTask
+from training.engine.loader import Loader, _ahead
+from training.engine.order import batches_in_epoch, epoch_keys, evaluation_keys, item_rng, permutation, step_seed
+from training.tasks.protocol import Batch
+
+
+def test_an_epoch_visits_every_item_once() -> None:
+    seen = [index for key in epoch_keys(1, 0, 3, 23, 5) for index in key.indices]
+    assert sorted(seen) == list(range(23))
+    assert len(list(epoch_keys(1, 0, 3, 23, 5))) == batches_in_epoch(23, 5) == 5
+
+
+def test_epochs_phases_and_seeds_differ() -> None:
+    orders = {tuple(permutation(seed, phase, epoch, 50)) for seed in (1, 2) for phase in (0, 1) for epoch in (0, 1)}
+    assert len(orders) == 8
+
+
+@pytest.mark.parametrize("first", [0, 1, 3, 5])
+def test_resuming_inside_an_epoch_continues_its_order(first: int) -> None:
+    whole = list(epoch_keys(7, 1, 2, 23, 5))
+    assert list(epoch_keys(7, 1, 2, 23, 5, first_batch=first)) == whole[first:]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_processes_share_every_batch(world: int) -> None:
+    alone = list(epoch_keys(7, 0, 0, 23, 6))
+    shares = [list(epoch_keys(7, 0, 0, 23, 6, rank=rank, world=world)) for rank in range(world)]
+    for number, batch in enumerate(alone):
+        parts = [shares[rank][number] for rank in range(world)]
+        assert sum((part.indices for part in parts), ()) == batch.indices
+        assert all(part.start == batch.start + alone_offset(parts, part) for part in parts if part.indices)
+
+
+def alone_offset(parts: list, part: object) -> int:
+    return sum(len(other.indices) for other in parts[: parts.index(part)])
+
+
+def test_augmentation_belongs_to_the_position() -> None:
+    assert item_rng(1, 0, 2, 5).random() == item_rng(1, 0, 2, 5).random()
+    assert len({item_rng(1, 0, epoch, position).random() for epoch in (0, 1) for position in range(9)}) == 18
+
+
+def test_step_seeds_differ_and_fit_torch() -> None:
+    seeds = {step_seed(seed, step) for seed in range(20) for step in range(200)}
+    assert len(seeds) == 4000
+    assert 0 <= min(seeds) <= max(seeds) < 2**63
+
+
+def test_an_evaluation_subset_is_spread_and_always_the_same() -> None:
+    chosen = [index for key in evaluation_keys(100, 4, 10) for index in key.indices]
+    assert chosen == list(range(0, 100, 10))
+    assert [i for key in evaluation_keys(7, 4, 10) for i in key.indices] == list(range(7))
+
+
+def loader_of(workers: int) -> Loader:
+    task = TinyTask(TinyConfig())
+    table = np.arange(20 * 6, dtype=np.float32).reshape(20, 6)
+    return Loader(task, TinyItems(table, 2), 5, workers, torch.device("cpu"))
+
+
+def test_processes_give_the_same_batches_in_the_same_order() -> None:
+    keys = list(epoch_keys(5, 0, 1, 10, 3))
+    alone, helped = (list(loader_of(workers).batches(keys)) for workers in (0, 2))
+    assert [sorted(batch) for batch in alone] == [sorted(batch) for batch in helped]
+    for mine, theirs in zip(alone, helped, strict=True):
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_a_loader_draws_nothing_from_the_training_generator() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    list(loader_of(0).batches(list(epoch_keys(5, 0, 1, 10, 3))))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def numbers(count: int) -> Iterator[Batch]:
+    for number in range(count):
+        yield {"x": torch.tensor([number])}
+
+
+def test_reading_ahead_keeps_order_and_ends() -> None:
+    assert [int(batch["x"]) for batch in _ahead(numbers(20))] == list(range(20))
+
+
+def test_reading_ahead_hands_on_errors() -> None:
+    def failing() -> Iterator[Batch]:
+        yield from numbers(2)
+        raise ValueError("broken item")
+
+    ahead = _ahead(failing())
+    assert len([next(ahead), next(ahead)]) == 2
+    with pytest.raises(ValueError, match="broken item"):
+        next(ahead)
+
+
+def test_reading_ahead_can_be_left_early(tmp_path: Path) -> None:
+    ahead = _ahead(numbers(1000))
+    next(ahead)
+    ahead.close()  # type: ignore[attr-defined]

@@ -1,0 +1,49 @@
+"""Short trainings for tests: each task's name, and settings that make its sample a matter of seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training.cli import main
+from training.tasks import TASKS
+
+TINY = "tests.tiny_task:TinyTask"
+SHORT: dict[str, list[str]] = {
+    "tiny": ["training.epochs=4"],
+    "convlstm": [
+        "training.max_steps=3",
+        "training.batch_size=2",
+        "model.hidden_dims=[4]",
+        "data.input_steps=3",
+        "data.prediction_steps=2",
+        "data.downsample_size=[16, 16]",
+        "data.stride=20",
+        "evaluation.max_samples=2",
+        "data.prepare_workers=1",
+    ],
+}
+ALL_TASKS = sorted({*TASKS, "tiny"})
+
+
+def register_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add the tiny task to the list of tasks for one test."""
+    monkeypatch.setitem(TASKS, "tiny", TINY)
+
+
+def train(place: Path, task: str, *words: str, sets: tuple[str, ...] = (), data: str = "sample") -> int:
+    """`train` in ``place``, shortened; the exit code."""
+    all_sets = [word for text in (*SHORT[task], *sets) for word in ("--set", text)]
+    return main(["train", "--task", task, *places(place), "--data", data, *all_sets, *words])
+
+
+def places(place: Path) -> list[str]:
+    """The two folders' flags."""
+    return ["--output", str(place / "out"), "--datasets", str(place / "datasets")]
+
+
+def run_of(place: Path, task: str) -> Path:
+    """The only run of ``task`` in ``place``."""
+    (folder,) = [path for path in (place / "out" / task).iterdir() if not path.name.startswith(".")]
+    return folder

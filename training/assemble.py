@@ -1,0 +1,182 @@
+"""Puts a training together: model, precision, checkpoints and logs of a run, from where the run stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backend.errors import BadDataError, ConfigError
+from backend.files import write_atomic
+from training.engine.checkpoint import CheckpointStore, read_tensors
+from training.engine.device import Choice, Precision
+from training.engine.ema import Ema
+from training.engine.interruption import StopRequest
+from training.engine.loop import Engine, Observer
+from training.engine.state import Progress
+from training.files import JsonLines, read_json_lines, to_json
+from training.machine import available_cpus, available_memory
+from training.run import Run
+from training.tasks.protocol import Prepared, Task
+
+_MICRO_BATCH = "micro_batch.json"  # rows that fitted, by GPU
+_MEMORY_SHARE = 0.5  # of what the machine has free, for the activations of one micro-batch on the CPU
+
+
+def assemble(
+    run: Run,
+    task: Task,
+    prepared: Prepared,
+    *,
+    device: torch.device,
+    precision: Precision,
+    observer: Observer,
+    stop: StopRequest,
+    identity: Mapping[str, Any],
+    publish: Callable[[Path, str], None],
+) -> tuple[Engine, dict[str, Choice]]:
+    """An engine that continues from the run's newest sound checkpoint, or starts; and what each `auto` became.
+
+    Raises:
+        BadDataError: the training or validation split is empty.
+    """
+    for split in ("train", "val"):
+        if not len(prepared.splits[split]):
+            raise BadDataError(
+                f"the {split} split holds no {task.item_word}; look at the split settings under data.split"
+            )
+    training = task.config.training
+    check_selection(task)  # told now, not at the first validation
+    torch.manual_seed(training.seed)
+    model = task.build_model(prepared.facts)
+    store = CheckpointStore(run.path("checkpoints"), training.keep_checkpoints, observer.say)
+    store.sweep()
+    newest = store.newest()
+    if newest is None:
+        task.init_weights(model)
+    model.to(device)
+    ema = Ema(model, training.ema_decay) if training.ema_decay is not None else None
+    progress = _restore(run, store, newest, model, ema, observer)
+    history = _cut_back(run.path("metrics.jsonl"), progress.step)
+    workers, micro = _choose_workers(task, device), _choose_micro(run, task, model, device, precision)
+    engine = Engine(
+        task=task,
+        config=task.config,
+        model=model,
+        splits=prepared.splits,
+        precision=precision,
+        device=device,
+        store=store,
+        metrics=JsonLines(run.path("metrics.jsonl")),
+        history=[record for record in history if record["kind"] == "validation"],
+        observer=observer,
+        stop=stop,
+        identity=identity,
+        workers=int(workers.value),
+        micro=int(micro.value) if micro.value.isdigit() else None,
+        remember_micro=lambda size: _remember_micro(run, device, size),
+        publish=publish,
+        progress=progress,
+        ema=ema,
+        restored=newest[0] if newest else None,
+    )
+    return engine, {"training.num_workers": workers, "training.micro_batch_size": micro}
+
+
+def check_selection(task: Task) -> None:
+    """Refuse a selection metric that no validation gives, and a mode that would keep the worst checkpoint.
+
+    Raises:
+        ConfigError: naming the nearest metric, or the mode that fits.
+    """
+    selection = task.config.selection
+    known = {f"val/{name}": way for name, way in task.new_scores().names().items()}
+    metric = selection.metric
+    way = "min" if metric == "val/loss" or metric.startswith("val/loss_") else known.get(metric)
+    if metric not in known and way is None:
+        near = get_close_matches(metric, ["val/loss", *known], n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"selection.metric is {metric}, which no validation of this configuration gives{hint}")
+    if way not in (None, selection.mode):
+        raise ConfigError(f"selection.mode is {selection.mode}, but {metric} is better the other way: set it to {way}")
+
+
+def _restore(
+    run: Run,
+    store: CheckpointStore,
+    newest: tuple[Path, dict[str, Any]] | None,
+    model: torch.nn.Module,
+    ema: Ema | None,
+    observer: Observer,
+) -> Progress:
+    """Weights and progress of the newest checkpoint, and an event that says which steps will be done again."""
+    reached = max((record["step"] for record in read_json_lines(run.path("metrics.jsonl"))), default=0)
+    if newest is None:
+        store.mark_best(None)
+        if reached:
+            observer.event("resumed", {"step": 0, "steps_done_again": reached})
+        return Progress()
+    folder, state = newest
+    progress = Progress.from_json(state["progress"])
+    if progress.best is not None and store.sound(progress.best.step) is None:
+        observer.say(
+            f"the best checkpoint, of step {progress.best.step}, is gone or damaged; the best is searched anew"
+        )
+        progress.best = None
+    store.mark_best(progress.best.step if progress.best else None)
+    model.load_state_dict(read_tensors(folder, "model"))
+    if ema is not None:
+        ema.load(read_tensors(folder, "ema"), state["ema_updates"])
+    observer.event("resumed", {"step": progress.step, "steps_done_again": max(reached - progress.step, 0)})
+    return progress
+
+
+def _cut_back(path: Path, step: int) -> list[dict[str, Any]]:
+    """Drop what was logged after the checkpoint: those steps are done again and logged again."""
+    records = read_json_lines(path)
+    kept = [record for record in records if record["step"] <= step]
+    if len(kept) != len(records):
+        write_atomic(path, "".join(to_json(record) + "\n" for record in kept))
+    return kept
+
+
+def _choose_workers(task: Task, device: torch.device) -> Choice:
+    asked = task.config.training.num_workers
+    if asked != "auto":
+        return Choice(str(asked), "training.num_workers says so")
+    if task.cheap_items:
+        return Choice("0", "an item is a slice of a memory map")
+    cpus = available_cpus()
+    if device.type == "cpu":
+        return Choice(str(min(2, cpus // 2)), "the CPU trains")
+    return Choice(str(max(1, min(8, cpus - 1))), f"{cpus} CPUs feed the GPU")
+
+
+def _choose_micro(run: Run, task: Task, model: torch.nn.Module, device: torch.device, precision: Precision) -> Choice:
+    """Rows per micro-batch, or "all" for the whole batch at once."""
+    asked = task.config.training.micro_batch_size
+    if asked != "auto":
+        return Choice(str(asked), "training.micro_batch_size says so")
+    known = run.read_json(_MICRO_BATCH).get(_gpu_key(device))
+    if known is not None:
+        return Choice(str(known), "as before in this run")
+    if device.type == "cuda":
+        return Choice("all", "halved when memory runs out")
+    row = task.row_bytes(model, precision.dtype or torch.float32)
+    if row is None:
+        return Choice("all", "the task does not say what a row needs")
+    fits = max(1, math.floor(_MEMORY_SHARE * available_memory() / row))
+    _remember_micro(run, device, fits)  # sums are rounded by their order: what is continued must split alike
+    return Choice(str(fits), f"about {row / 2**20:.0f} MiB a row, {available_memory() / 2**30:.1f} GiB free")
+
+
+def _gpu_key(device: torch.device) -> str:
+    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+
+def _remember_micro(run: Run, device: torch.device, size: int) -> None:
+    run.write_json(_MICRO_BATCH, {**run.read_json(_MICRO_BATCH), _gpu_key(device): size})

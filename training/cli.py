@@ -1,0 +1,223 @@
+"""The command line: what can be asked, and the exit code that every end has.
+
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backend.errors import BUG, CONFIG, DONE, IO_ERROR, USAGE, BadDataError, InterruptedRunError, WorkerError
+from training.requests import DATASETS, OUTPUT, EvaluateRequest, PredictRequest, PrepareRequest, TrainRequest
+from training.tasks import DEFAULT_TASK
+
+INTERRUPTED_BY_KEYBOARD = 130
+_DISK_ERRORS = {
+    errno.ENOSPC: "free some space or choose another --output",
+    errno.EDQUOT: "free some of your quota or choose another --output",
+    errno.EROFS: "choose a writable --output",
+    errno.EACCES: "give this user the right, or choose another --output",
+    errno.EPERM: "give this user the right, or choose another --output",
+    errno.EIO: "the disk is failing; choose another --output",
+}
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Trains a task on a folder of raw files, through every interruption, and reports what the model can do.\n\n"
+    "No command means train.",
+    epilog="Exit codes: 0 done, 1 verification failed, 2 usage, 65 bad data, 69 dataset source unavailable, 70 bug, "
+    "74 disk, 75 interrupted with a checkpoint saved (run me again), 76 diverged, 78 config, 79 budget spent.",
+)
+
+
+class Split(StrEnum):
+    """The splits that can be evaluated."""
+
+    VAL = "val"
+    TEST = "test"
+
+
+Task = Annotated[
+    str | None, typer.Option("--task", envvar="TASK", help=f"The kind of training job, if not {DEFAULT_TASK}.")
+]
+Data = Annotated[str | None, typer.Option("--data", metavar="FOLDER|sample", help="The dataset's folder.")]
+Config = Annotated[str | None, typer.Option("--config", metavar="PRESET|FILE", help="A preset, or a YAML file.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", "--config-override", metavar="KEY=VALUE", help="A setting, such as training.epochs=10."),
+]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Stands for --set training.seed.")]
+Output = Annotated[Path, typer.Option("--output", help="Where runs are kept.")]
+Datasets = Annotated[Path, typer.Option("--datasets", help="Where datasets and prepared caches are kept.")]
+Run = Annotated[str, typer.Argument(help="A run's id or its unique beginning, its folder, or a checkpoint in it.")]
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    task: Task = None,
+    data: Data = None,
+    config: Config = None,
+    sets: Sets = None,
+    run_name: Annotated[str | None, typer.Option("--run-name", help="Becomes part of the run's id.")] = None,
+    seed: Seed = None,
+    output: Output = OUTPUT,
+    datasets: Datasets = DATASETS,
+    resume: Annotated[
+        str, typer.Option("--resume", metavar="auto|never|RUN", help="auto continues this command's own run.")
+    ] = "auto",
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print every setting with what it means, and end.")
+    ] = False,
+) -> None:
+    """Prepare the data, train, evaluate and report. The same command continues what was interrupted."""
+    from training.config import name_of_task
+
+    request = TrainRequest(
+        task=name_of_task(task, config),
+        data=data,
+        config=config,
+        sets=tuple(sets or ()),
+        seed=seed,
+        run_name=run_name,
+        output=output,
+        datasets=datasets,
+        resume=resume,
+        argv=tuple(context.obj or ()),
+    )
+    if print_config:
+        typer.echo(_resolved(request), nl=False)
+        return
+    from training import pipeline
+
+    pipeline.train(request)
+
+
+@app.command()
+def prepare(
+    task: Task = None,
+    data: Data = None,
+    config: Config = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Then delete the task's other prepared caches.")] = False,
+    output: Output = OUTPUT,
+    datasets: Datasets = DATASETS,
+) -> None:
+    """Read, check, split and cache the data, and show what was found."""
+    from training import pipeline
+    from training.config import name_of_task
+
+    pipeline.prepare(
+        PrepareRequest(
+            task=name_of_task(task, config),
+            data=data,
+            config=config,
+            sets=tuple(sets or ()),
+            seed=seed,
+            prune=prune,
+            output=output,
+            datasets=datasets,
+        )
+    )
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    split: Annotated[Split, typer.Option("--split", help="Looks at test are counted.")] = Split.VAL,
+    data: Data = None,
+    output: Output = OUTPUT,
+    datasets: Datasets = DATASETS,
+) -> None:
+    """Score a run's best weights: metrics as JSON and as a table."""
+    from training import pipeline
+
+    pipeline.evaluate(EvaluateRequest(run=run, split=split.value, data=data, output=output, datasets=datasets))
+
+
+@app.command()
+def predict(
+    run: Run,
+    inputs: Annotated[list[Path], typer.Argument(help="Raw files, or a folder of them.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder for the results.")],
+    output: Output = OUTPUT,
+    datasets: Datasets = DATASETS,
+) -> None:
+    """Apply a run's best weights to raw files and write the result in the field's own format."""
+    from training import pipeline
+
+    pipeline.predict(PredictRequest(run=run, inputs=tuple(inputs), out=out, output=output, datasets=datasets))
+
+
+@app.command()
+def report(run: Run, output: Output = OUTPUT) -> None:
+    """Write a run's report.html anew."""
+    from training.reporting.report import write_report
+    from training.run import resolve_run
+
+    typer.echo(write_report(resolve_run(output, run).folder))
+
+
+def _resolved(request: TrainRequest) -> str:
+    """The configuration that ``request`` would train with, as YAML with comments."""
+    from training.config import dump_yaml
+    from training.settle import load_request, settle
+
+    try:
+        loaded, _ = settle(request, os.environ)
+    except BadDataError:  # the settings can be shown without the data
+        loaded = load_request(request, request.config, os.environ)
+    head = [f"preset {loaded.preset}"] if loaded.preset else []
+    return "".join(f"# {line}\n" for line in [*head, *loaded.notes]) + dump_yaml(loaded.config, comments=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out ``argv`` (without the program's name) and return the exit code. One line on stderr says what failed."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    asks_for_help = given[:1] in (["-h"], ["--help"])
+    command = given if given and (asks_for_help or not given[0].startswith("-")) else ["train", *given]
+    try:
+        code = app(args=command, prog_name="train_worker.py", standalone_mode=False, obj=given)
+        return code if isinstance(code, int) else DONE
+    except Exception as error:
+        return _failed(error)
+    except KeyboardInterrupt:
+        return _say("interrupted", INTERRUPTED_BY_KEYBOARD)
+
+
+def _failed(error: Exception) -> int:
+    if isinstance(error, InterruptedRunError):
+        return _say(str(error), error.exit_code)
+    if isinstance(error, WorkerError):
+        return _say(f"error: {error}", error.exit_code)
+    if isinstance(error, typer.TyperException):
+        return _say(f"error: {getattr(error, 'format_message', lambda: error)()} (--help shows what there is)", USAGE)
+    if isinstance(error, typer.Abort):
+        return _say("interrupted", INTERRUPTED_BY_KEYBOARD)
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        place = f": {error.filename}" if error.filename else ""
+        return _say(f"error: {error.strerror}{place}; {_DISK_ERRORS[error.errno]}", IO_ERROR)
+    if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        return _say("error: PyTorch is not installed here; run `make setup`, or use the image", CONFIG)
+    traceback.print_exception(error)
+    return _say("error: this is a bug of the worker; please report it with the lines above and your command", BUG)
+
+
+def _say(line: str, code: int) -> int:
+    with suppress(OSError):  # nobody may be reading any more; the exit code still counts
+        typer.echo(line, err=True)
+    return code

@@ -1,0 +1,143 @@
+"""Which data a command works on, and why: one decision, told in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock
+
+from backend.errors import BadDataError, ConfigError
+from training.tasks import TASKS
+
+SAMPLE = "sample"
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The chosen dataset. ``path`` is None for the built-in sample, which `sample_folder` makes."""
+
+    path: Path | None
+    kind: Literal["flag", "environment", "manifest", "datasets", "sample"]
+    reason: str  # one line for the user
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether numbers made with it are about the built-in sample."""
+        return self.kind == "sample"
+
+
+def choose_source(
+    task: str,
+    data_flag: str | None,
+    environ: Mapping[str, str],
+    manifest: str | None,
+    datasets_dir: Path,
+    gpu_at_work: bool,
+) -> DataSource:
+    """``--data`` > TRAIN_WORKER_DATA > ``data.manifest`` > datasets/<task>/ > the built-in sample.
+
+    The word ``sample`` (a folder of that name is ``./sample``) asks for the sample; by itself it is taken only when
+    nothing is configured, ``datasets_dir`` holds nothing and no GPU is at work. Raises BadDataError for a folder that
+    is missing, empty or no folder, and where the sample would have to be asked for.
+    """
+    if data_flag is not None:
+        return _named(data_flag, "flag", "--data")
+    if environ.get("TRAIN_WORKER_DATA"):
+        return _named(environ["TRAIN_WORKER_DATA"], "environment", "TRAIN_WORKER_DATA")
+    if manifest is not None:
+        raise ConfigError(
+            f"data.manifest is {manifest!r}, but this version fetches nothing: put the files into "
+            f"{datasets_dir / task}, or name their folder with --data"
+        )
+    if _holds_something(datasets_dir / task):
+        return DataSource(datasets_dir / task, "datasets", f"data: {datasets_dir / task} (what is there for {task})")
+    _refuse_half_there(task, datasets_dir)
+    if gpu_at_work:
+        raise BadDataError(
+            f"no dataset: {datasets_dir / task} holds nothing and no --data is given. With a GPU at work the built-in "
+            "sample is not taken by itself; ask for it with --data sample"
+        )
+    return DataSource(
+        None,
+        "sample",
+        f"data: the built-in sample, because {datasets_dir / task} holds nothing and no --data is given. It is made "
+        "up and says nothing about your data; train on your own with --data FOLDER",
+    )
+
+
+def sample_folder(task: str, datasets_dir: Path, output_dir: Path, make: Callable[[Path], None]) -> Path:
+    """The folder of ``task``'s built-in sample, made by ``make(empty folder)`` when it is not there yet.
+
+    It lies in ``datasets_dir``/.samples/, or under ``output_dir`` where ``datasets_dir`` cannot be written.
+    It is complete or absent: it is made beside its place and renamed.
+    """
+    try:
+        return _sample_in(datasets_dir / ".samples", task, make)
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+    return _sample_in(output_dir / ".samples", task, make)
+
+
+def _sample_in(samples: Path, task: str, make: Callable[[Path], None]) -> Path:
+    folder = samples / task
+    if folder.is_dir():
+        return folder
+    samples.mkdir(parents=True, exist_ok=True)
+    with FileLock(samples / f".{task}.lock"):
+        if folder.is_dir():  # another process made it meanwhile
+            return folder
+        for left_behind in samples.glob(f".{task}.tmp-*"):
+            shutil.rmtree(left_behind)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{task}.tmp-", dir=samples))
+        fresh.chmod(0o755)
+        make(fresh)
+        fresh.rename(folder)
+    return folder
+
+
+def _named(text: str, kind: Literal["flag", "environment"], origin: str) -> DataSource:
+    if text == SAMPLE:
+        return DataSource(None, "sample", f"data: the built-in sample, because {origin} asks for it")
+    path = Path(text).expanduser()
+    if not os.path.lexists(path):
+        raise BadDataError(f"{origin} {path}: no such folder")
+    if not path.is_dir():
+        raise BadDataError(f"{origin} {path}: is no folder, expected the dataset's folder")
+    if not _holds_something(path):
+        raise BadDataError(f"{origin} {path}: holds nothing, expected a dataset")
+    return DataSource(path, kind, f"data: {path} (from {origin})")
+
+
+def _holds_something(folder: Path) -> bool:
+    """Whether anything lies in ``folder`` besides a README and hidden files. Raises BadDataError when it is a file."""
+    if not os.path.lexists(folder):
+        return False
+    if not folder.is_dir():
+        raise BadDataError(f"{folder}: is no folder, expected the dataset's folder")
+    return any(_is_content(entry) for entry in folder.iterdir())
+
+
+def _is_content(entry: Path) -> bool:
+    return not entry.name.startswith((".", "README", "__pycache__"))
+
+
+def _refuse_half_there(task: str, datasets_dir: Path) -> None:
+    """Raise BadDataError when ``datasets_dir`` holds something that no task claims: it is rarely meant as nothing."""
+    if not datasets_dir.is_dir():
+        return
+    found = sorted(entry.name for entry in datasets_dir.iterdir() if _is_content(entry) and entry.name not in TASKS)
+    if found:
+        raise BadDataError(
+            f"{datasets_dir} holds {', '.join(found[:3])}{' and more' if len(found) > 3 else ''}, but "
+            f"{datasets_dir / task} holds nothing: name the dataset with --data {datasets_dir / found[0]}, move it to "
+            f"{datasets_dir / task}, or ask for the built-in sample with --data sample"
+        )

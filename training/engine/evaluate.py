@@ -1,0 +1,128 @@
+"""Scores a model on a split: loss terms and the task's scores, pooled over the whole split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from training.engine.device import Precision
+from training.engine.loader import Loader
+from training.engine.order import BatchKey, evaluation_keys
+from training.engine.step import out_of_memory, row_count, split_rows
+from training.tasks.protocol import Scores, Task, Term
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found on a split: metrics without the split's prefix, what stands beside them, and how much was seen."""
+
+    metrics: dict[str, float]
+    record: dict[str, Any]
+    table: str
+    frame: pd.DataFrame
+    n: int
+    of: int
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every module's own mode is put back (a frozen trunk stays frozen)."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        # not inference_mode: what a model or loss caches here must still serve training
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def evaluate_split(
+    task: Task,
+    model: nn.Module,
+    loader: Loader,
+    length: int,
+    *,
+    batch_size: int,
+    precision: Precision,
+    micro: int | None = None,
+    max_items: int | None = None,
+    check_stop: Callable[[], None] = lambda: None,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Evaluate ``model`` on ``length`` items of ``loader``'s split, or on an evenly spaced subset.
+
+    Raises:
+        InterruptedRunError: from ``check_stop``, between two micro-batches.
+        ConfigError: a single row does not fit.
+    """
+    keys = list(evaluation_keys(length, batch_size, max_items))
+    seen = sum(len(key.indices) for key in keys)
+    largest = micro
+    while True:
+        pools = _Pools(task.new_scores())
+        try:
+            with evaluation_mode(model):
+                _pool(task, model, loader, keys, pools, precision, largest, check_stop, lambda done: tick(done, seen))
+            break
+        except torch.OutOfMemoryError as error:
+            rows = pools.rows_at_once
+            if rows == 1:
+                raise out_of_memory() from error
+        largest = -(-rows // 2)  # begun anew, so that nothing is counted twice
+    check_stop()
+    return Evaluation(pools.metrics(), pools.scores.record(), pools.scores.table(), pools.scores.frame(), seen, length)
+
+
+@dataclass
+class _Pools:
+    """What is summed over a split: the task's scores, and each loss term's sum and count."""
+
+    scores: Scores
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, Tensor | float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    rows_at_once: int = 1
+
+    def add(self, terms: dict[str, Term]) -> None:
+        for name, term in terms.items():
+            total = term.sum.double()
+            self.sums[name] = self.sums[name] + total if name in self.sums else total
+            self.counts[name] = self.counts.get(name, 0.0) + term.count
+            self.weights[name] = term.weight
+
+    def metrics(self) -> dict[str, float]:
+        counts = {name: float(count) for name, count in self.counts.items()}
+        means = {name: float(total) / counts[name] for name, total in self.sums.items() if counts[name] > 0}
+        loss = sum(self.weights[name] * value for name, value in means.items())
+        return {"loss": loss, **{f"loss_{name}": value for name, value in means.items()}, **self.scores.compute()}
+
+
+def _pool(
+    task: Task,
+    model: nn.Module,
+    loader: Loader,
+    keys: list[BatchKey],
+    pools: _Pools,
+    precision: Precision,
+    micro: int | None,
+    check_stop: Callable[[], None],
+    tick: Callable[[int], None],
+) -> None:
+    done = 0
+    for key, batch in zip(keys, loader.batches(keys), strict=True):
+        rows = row_count(batch)
+        pools.rows_at_once = min(micro or rows, rows)
+        for part in split_rows(batch, rows, pools.rows_at_once):
+            check_stop()
+            with precision.autocast():
+                pools.add(task.evaluate(model, part, pools.scores))
+        done += len(key.indices)
+        tick(done)

@@ -1,0 +1,58 @@
+"""Stopping when asked to: SIGTERM (docker stop, a scheduler) and SIGINT (Ctrl-C) set a flag that every stage polls."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from backend.errors import InterruptedRunError
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Turns the first signal into a flag; a second one ends the process at once with 128 + its number.
+
+    Use as a context manager around a run: handlers are installed on entry and put back on exit.
+    """
+
+    def __init__(self) -> None:
+        self.signal_name: str | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        return self.signal_name is not None
+
+    def check(self) -> None:
+        """Raise InterruptedRunError when a stop was asked for."""
+        if self.signal_name is not None:
+            raise InterruptedRunError(f"stopped by {self.signal_name}; run the same command to continue")
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_name is not None:
+            os._exit(128 + number)
+        self.signal_name = signal.Signals(number).name
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+def ignore_signals() -> None:
+    """For helper processes: only the parent decides when to stop.
+
+    A helper that died of the signal would raise in the parent at an arbitrary instruction, perhaps inside an
+    optimizer step.
+    """
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,71 @@
+"""The learning rate as a function of the step, with falls on a plateau of the selection metric."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from training.schema import TrainingSection
+
+
+class Schedule:
+    """Learning-rate factor within one phase.
+
+    ``factor(step)`` is ``warm-up x shape(step) x plateau``; the rate never falls below ``min_learning_rate``
+    (warm-up aside). Plateau falls are torch's ReduceLROnPlateau, run on a rate of 1.
+    """
+
+    def __init__(
+        self, settings: TrainingSection, learning_rate: float, steps: int, steps_per_epoch: int, mode: str
+    ) -> None:
+        self.settings = settings
+        self.steps, self.steps_per_epoch = max(steps, 1), max(steps_per_epoch, 1)
+        self.floor = 0.0 if settings.schedule == "constant" else min(settings.min_learning_rate / learning_rate, 1.0)
+        self._rate = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self._rate,
+            mode=mode,  # type: ignore[arg-type]
+            factor=settings.lr_factor,
+            patience=settings.lr_patience,
+        )
+
+    def factor(self, step: int) -> float:
+        """The factor for the ``step``-th optimizer step of the phase, from 0."""
+        warmup = self.settings.warmup_steps
+        rise = min((step + 1) / warmup, 1.0) if warmup else 1.0
+        return rise * max(self._shape(step - warmup), self.floor)
+
+    def _shape(self, step: int) -> float:
+        kind = self.settings.schedule
+        if kind == "plateau":
+            return float(self._rate.param_groups[0]["lr"])
+        if kind == "step":
+            return float(
+                self.settings.lr_factor ** (max(step, 0) // (self.steps_per_epoch * self.settings.lr_step_epochs))
+            )
+        share = min(max(step, 0) / max(self.steps - self.settings.warmup_steps, 1), 1.0)
+        if kind == "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * share))
+        return 1.0 - share if kind == "linear" else 1.0
+
+    def validated(self, value: float) -> None:
+        """Tell the schedule the newest value of the selection metric."""
+        if self.settings.schedule == "plateau" and math.isfinite(value):
+            self._plateau.step(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "rate": self._rate.param_groups[0]["lr"],
+            "best": self._plateau.best if math.isfinite(self._plateau.best) else None,
+            "bad": self._plateau.num_bad_epochs,
+            "epoch": self._plateau.last_epoch,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._rate.param_groups[0]["lr"] = state["rate"]
+        if state["best"] is not None:
+            self._plateau.best = state["best"]
+        self._plateau.num_bad_epochs = state["bad"]
+        self._plateau.last_epoch = state["epoch"]

@@ -1,0 +1,58 @@
+"""Derived copies of checkpoints for people and other programs: plain types, one file each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from backend.artifact import open_checkpoint, step_of
+from backend.files import sha256_of
+from backend.weights import write_pth
+from training.files import read_json_lines
+from training.run import Run
+
+
+def publish_pth(run: Run, folder: Path, name: str) -> None:
+    """Write ``name`` into the run folder from the checkpoint ``folder``; its hash is noted so that damage is seen."""
+    path = run.path(name)
+    if _is_published(run, name, folder.name):
+        return
+    write_pth(path, pth_content(run, folder))
+    run.event("published", file=name, checkpoint=folder.name, sha256=sha256_of(path))
+
+
+def repair_published(run: Run) -> None:
+    """Write the published files again that are missing or damaged, from the checkpoints that they came from."""
+    for name, event in _published(run).items():
+        folder = run.path("checkpoints", event["checkpoint"])
+        if folder.is_dir():
+            publish_pth(run, folder, name)
+
+
+def _published(run: Run) -> dict[str, dict[str, Any]]:
+    """The newest publication of each file."""
+    return {event["file"]: event for event in run.events() if event["event"] == "published"}
+
+
+def _is_published(run: Run, name: str, checkpoint: str) -> bool:
+    last, path = _published(run).get(name, {}), run.path(name)
+    return last.get("checkpoint") == checkpoint and path.exists() and sha256_of(path) == last["sha256"]
+
+
+def pth_content(run: Run, folder: Path) -> dict[str, Any]:
+    """What a published .pth holds: the weights to use, and what is needed to use and to judge them."""
+    artifact = open_checkpoint(folder)
+    state, step = artifact.state, step_of(folder)
+    validations = [
+        r for r in read_json_lines(run.path("metrics.jsonl")) if r["kind"] == "validation" and r["step"] == step
+    ]
+    return {
+        "epoch": validations[-1]["epoch"] if validations else state["progress"]["epoch"] + 1,
+        "step": step,
+        "model_state_dict": artifact.weights,
+        "config": state["config"],
+        "config_hash": state["config_hash"],
+        "metrics": validations[-1]["metrics"] if validations else {},
+        "preprocessing": state["preprocessing"],
+        "metadata": {"run_id": run.run_id, "task": state["task"], "versions": state["versions"], "git": state["git"]},
+    }

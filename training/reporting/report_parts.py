@@ -1,0 +1,265 @@
+"""What the sections of a report say, as plain values for the template."""
+
+from __future__ import annotations
+
+import operator
+import re
+import statistics
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from training.reporting.run_folder import Record, RunFolder
+from training.reporting.units import duration, moment
+
+_COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+_FILES = {
+    "config.yaml": "every setting; give it to --config to repeat the run",
+    "metadata.yaml": "identity, dataset, audit, versions, result",
+    "split.json": "who is in train, val and test",
+    "metrics.jsonl": "every logged step and every validation",
+    "training_history.json": "a row per validation, for a quick plot",
+    "events.jsonl": "starts, interruptions, resumes and what else happened",
+    "train.log": "what was said on the terminal",
+    "tensorboard": "event files for TensorBoard",
+    "checkpoints": "weights, optimizer and state, each with its hash",
+    "best_model.pth": "the best weights, for other programs",
+    "evaluations": "scores with counts and definitions",
+    "figures": "every figure as PNG and SVG",
+}
+
+
+def heading(run: RunFolder) -> dict[str, Any]:
+    """What was trained, and how far it came."""
+    metadata, result = run.metadata, run.metadata.get("result") or {}
+    dataset = metadata.get("dataset") or {}
+    return {
+        "task": metadata.get("task") or run.config.get("task") or "training",
+        "run_id": metadata.get("run_id") or run.path.name,
+        "state": _state(run),
+        "error": metadata.get("error"),
+        "is_sample": bool(dataset.get("is_sample") or (metadata.get("data") or {}).get("is_sample")),
+        "item": dataset.get("item", "items"),
+        "items": dataset.get("items") or {},
+        "parameters": (metadata.get("parameters") or {}).get("total"),
+        "device": _device(metadata.get("device") or {}),
+        "best_step": result.get("best_step") or run.best_step,
+        "selection": result.get("selection") or {},
+        "steps": max((record["step"] for record in run.metrics), default=0),
+    }
+
+
+def _state(run: RunFolder) -> str:
+    """The report is written just before the run is called finished: a scored test split is the end of training."""
+    state = str(run.metadata.get("state", "unknown"))
+    return "finished" if state == "running" and "test" in run.evaluations else state
+
+
+def _device(device: Mapping[str, Any]) -> str:
+    if device.get("kind") == "cuda":
+        return f"{device.get('name')}, {device.get('memory_gib')} GiB"
+    return f"CPU, {device['threads']} threads" if "threads" in device else str(device.get("kind", ""))
+
+
+def goals(run: RunFolder) -> list[dict[str, str]]:
+    """The goals of the configuration, each reached, missed or not known."""
+    metrics = {name: value for evaluation in run.evaluations.values() for name, value in evaluation["metrics"].items()}
+    return [
+        _goal(name, str(condition), metrics.get(name)) for name, condition in (run.config.get("goals") or {}).items()
+    ]
+
+
+def _goal(name: str, condition: str, value: float | None) -> dict[str, str]:
+    match = re.fullmatch(r"\s*(>=|<=|>|<)\s*(\S+)\s*", condition)
+    try:
+        bound = float(match[2]) if match else None
+    except ValueError:
+        bound = None
+    if value is None or match is None or bound is None:
+        verdict = "not known"
+    else:
+        verdict = "reached" if _COMPARISONS[match[1]](value, bound) else "missed"
+    return {"name": name, "condition": condition, "found": "–" if value is None else f"{value:.4g}", "verdict": verdict}
+
+
+def dataset(run: RunFolder) -> dict[str, Any]:
+    """Which data, as preparation summed it up."""
+    found = run.metadata.get("dataset") or {}
+    return {
+        "path": (run.metadata.get("data") or {}).get("path"),
+        "kind": found.get("kind"),
+        "fingerprint": found.get("fingerprint"),
+        "summary": [str(line) for line in found.get("summary") or []],
+    }
+
+
+def audit(run: RunFolder) -> dict[str, Any] | None:
+    """The split audit: a row for each split, weakness first, then what else was found, whatever the task calls it."""
+    found = run.metadata.get("audit")
+    if not isinstance(found, dict) or not found:
+        return None
+    sides = found.get("splits")
+    splits: dict[str, Any] = sides if isinstance(sides, dict) else {}
+    shown = ("splits", "weak", "weak_reason", "method", "method_used", "why")
+    return {
+        "weak": bool(found.get("weak")),
+        "weak_reason": found.get("weak_reason", "This split is weak."),
+        "method": found.get("method_used") or found.get("method"),
+        "why": found.get("why"),
+        "columns": list(dict.fromkeys(key for side in splits.values() for key in side)),
+        "splits": splits,
+        "findings": [
+            (name.replace("_", " ").replace(".", ": "), text)
+            for name, text in _flat(found, "")
+            if name.split(".")[0] not in shown
+        ],
+    }
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Nested JSON as (dotted name, text) pairs; lists become one text."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        yield name, "; ".join(_text(item) for item in value) or "none"
+    else:
+        yield name, _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return " + ".join(_text(item) for item in value)
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else moment(str(value))
+
+
+def story(run: RunFolder) -> dict[str, Any]:
+    """The processes that worked on the run, one after another: from when to when, how each ended, what it redid."""
+    sessions = [_session(events) for events in _by_start(run.events)]
+    for number, session in enumerate(sessions, start=1):
+        session["ended"] = session["ended"] or _unsaid(run, last=number == len(sessions))
+    redone = [session["redone"] for session in sessions if session["redone"]]
+    return {
+        "sessions": sessions,
+        "interruptions": max(len(sessions) - 1, 0),
+        "redone": sum(redone),
+        "happened": [
+            _happening(event) for event in run.events if event.get("event") in ("micro-batch", "refused step")
+        ],
+    }
+
+
+def _by_start(events: list[Record]) -> list[list[Record]]:
+    groups: list[list[Record]] = []
+    for event in events:
+        if event.get("event") == "started" or not groups:
+            groups.append([])
+        groups[-1].append(event)
+    return groups
+
+
+def _session(events: list[Record]) -> dict[str, Any]:
+    ends = {
+        "interrupted": lambda e: f"stopped by {e.get('signal') or 'request'}; the last step was saved",
+        "failed": lambda e: f"failed: {e.get('error')}",
+        "finished": lambda e: "finished",
+    }
+    ended = [ends[event["event"]](event) for event in events if event.get("event") in ends]
+    resumed = next((event for event in events if event.get("event") == "resumed"), {})
+    return {
+        "from": moment(events[0].get("time", "")),
+        "to": moment(events[-1].get("time", "")),
+        "step": resumed.get("step", 0),
+        "redone": resumed.get("steps_done_again", 0),
+        "ended": ended[-1] if ended else "",
+    }
+
+
+def _unsaid(run: RunFolder, last: bool) -> str:
+    if not last:
+        return "killed without a word"
+    return "reached this report" if "test" in run.evaluations else "at work, or killed without a word"
+
+
+def _happening(event: Record) -> str:
+    facts = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("time", "event", "step"))
+    return f"{moment(event.get('time', ''))}, step {event.get('step')}: {event['event']} ({facts})"
+
+
+def speed(run: RunFolder) -> dict[str, Any] | None:
+    """Throughput and waiting as medians of the logged steps, and where the time went."""
+    if not run.training:
+        return None
+    sessions = [(events[0].get("time"), events[-1].get("time")) for events in _by_start(run.events)]
+    worked = sum(_seconds(first, last) for first, last in sessions)
+    return {
+        "items_per_second": _median(run, "items_per_second"),
+        "data_wait": _median(run, "data_wait"),
+        "validations": len(run.validations),
+        "validating": duration(sum(record.get("seconds") or 0 for record in run.validations)),
+        "worked": duration(worked) if worked else None,
+    }
+
+
+def _median(run: RunFolder, key: str) -> float | None:
+    values = [record[key] for record in run.training if isinstance(record.get(key), int | float)]
+    return statistics.median(values) if values else None
+
+
+def _seconds(first: str | None, last: str | None) -> float:
+    try:
+        return (datetime.fromisoformat(str(last)) - datetime.fromisoformat(str(first))).total_seconds()
+    except ValueError:
+        return 0.0
+
+
+def settings(run: RunFolder) -> list[dict[str, Any]]:
+    """Every setting with its value; those that the user chose are marked, and `auto` says what it became."""
+    chosen = run.metadata.get("set_by_user") or {}
+    automatic = run.metadata.get("automatic") or {}
+    return [
+        {"key": key, "value": text, "chosen": _is_chosen(key, chosen), "became": automatic.get(key)}
+        for key, text in _flat(run.config, "")
+    ]
+
+
+def _is_chosen(key: str, chosen: Mapping[str, Any]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in chosen)
+
+
+def made_with(run: RunFolder) -> list[tuple[str, str]]:
+    """Versions, code and determinism."""
+    git = run.metadata.get("git") or {}
+    rows = [(name, str(version)) for name, version in (run.metadata.get("versions") or {}).items()]
+    if git.get("commit"):
+        rows.append(("code", f"{git['commit']}{' with local changes' if git.get('dirty') else ''}"))
+    determinism = run.metadata.get("determinism") or {}
+    if determinism:
+        names = determinism.get("not_deterministic") or []
+        asked = "asked for" if determinism.get("asked") else "not asked for"
+        rows.append(("determinism", asked + (f"; not deterministic: {', '.join(names)}" if names else "")))
+    return rows
+
+
+def repeat(run: RunFolder) -> dict[str, Any]:
+    """What is needed to get the same again."""
+    metadata = run.metadata
+    return {
+        "command": metadata.get("command"),
+        "task": metadata.get("task") or "TASK",
+        "seed": metadata.get("seed"),
+        "config_hash": metadata.get("config_hash"),
+        "fingerprint": (metadata.get("dataset") or {}).get("fingerprint"),
+        "commit": (metadata.get("git") or {}).get("commit"),
+    }
+
+
+def files(run: RunFolder) -> list[tuple[str, str]]:
+    """The files of the run that are there, with what is in them."""
+    return [(name, about) for name, about in _FILES.items() if (run.path / name).exists()]

@@ -1,0 +1,35 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import re
+
+GIB = 1024**3
+
+
+def duration(seconds: float) -> str:
+    """``8 s``, ``1 min 05 s``, ``2 h 04 min``, ``3 d 04 h``: two units at most."""
+    whole = max(0, round(seconds))
+    minutes, s = divmod(whole, 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    if days:
+        return f"{days} d {h:02d} h"
+    if hours:
+        return f"{hours} h {m:02d} min"
+    return f"{m} min {s:02d} s" if minutes else f"{s} s"
+
+
+def percent(share: float) -> str:
+    """``0.017`` as ``2 %``."""
+    return f"{100 * share:.0f} %"
+
+
+def significant(value: float) -> str:
+    """Four significant digits, without an exponent between 0.0001 and 100,000."""
+    return f"{value:.4g}" if abs(value) < 1e5 else f"{value:,.0f}"
+
+
+def moment(iso: str) -> str:
+    """``2026-11-21T09:00:00Z`` as ``2026-11-21 09:00:00 UTC``; anything else as it is."""
+    return re.sub(r"\b(\d{4}-\d\d-\d\d)T(\d\d:\d\d(?::\d\d)?)Z", r"\1 \2 UTC", iso)

@@ -1,0 +1,56 @@
+"""What the command line asks the pipeline for: one plain record a command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+OUTPUT = Path("model_output")
+DATASETS = Path("datasets")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """The two folders that every command works in."""
+
+    output: Path = OUTPUT
+    datasets: Path = DATASETS
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareRequest(Places):
+    """Read, check, split and cache a dataset."""
+
+    task: str
+    data: str | None = None  # a folder, or "sample"
+    config: str | None = None  # a preset's name or a file
+    sets: tuple[str, ...] = ()  # "key.sub=value"
+    seed: int | None = None
+    prune: bool = False  # `prepare` alone: then delete every other prepared cache beside this one
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest(PrepareRequest):
+    """Prepare, train, evaluate and report."""
+
+    run_name: str | None = None
+    resume: str = "auto"  # "auto", "never", or a run
+    argv: tuple[str, ...] = field(default=(), compare=False)  # the command as given, for the record
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest(Places):
+    """Score a run's best weights on a split."""
+
+    run: str  # a run id or its unique beginning, a folder, or a checkpoint in one
+    split: str = "val"
+    data: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictRequest(Places):
+    """Forecast from raw inputs with a run's best weights."""
+
+    run: str
+    inputs: tuple[Path, ...]
+    out: Path

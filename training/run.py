@@ -1,0 +1,174 @@
+"""The run folder: identity, lock, events, metadata. Everything in it is relative, so the folder can move.
+
+A run is known by (task, config hash, dataset fingerprint, run name). The same command finds its unfinished run and
+continues it, whatever had ended it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from backend.errors import ConfigError, DiskError, UsageError
+from backend.files import write_atomic
+from training.clock import now_utc
+from training.files import JsonLines, read_json, read_json_lines, write_json
+from training.yaml_core import read_yaml, write_yaml
+
+UNFINISHED = ("running", "interrupted", "failed")
+METADATA = "metadata.yaml"
+
+
+class Run:
+    """One run folder, opened for reading or, inside ``locked()``, for work."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.metadata: dict[str, Any] = read_yaml(folder / METADATA) if (folder / METADATA).exists() else {}
+        self._events: JsonLines | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    def path(self, *parts: str) -> Path:
+        return self.folder.joinpath(*parts)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for work.
+
+        Raises:
+            ConfigError: another worker holds it.
+        """
+        lock = FileLock(self.path(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ConfigError(
+                f"{self.folder}: another worker is at work on this run; wait for it, stop it, or start a run of "
+                "its own with --run-name or --resume never"
+            ) from error
+        try:
+            self.metadata = read_yaml(self.path(METADATA)) if self.path(METADATA).exists() else self.metadata
+            self._events = JsonLines(self.path("events.jsonl"))
+            yield
+        finally:
+            if self._events is not None:
+                self._events.close()
+                self._events = None
+            lock.release()
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Append to events.jsonl, durably."""
+        assert self._events is not None, "the run is not locked"
+        self._events.append({"time": now_utc(), "event": name, **facts}, durable=True)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Everything that `event` recorded, oldest first."""
+        return read_json_lines(self.path("events.jsonl"))
+
+    def update(self, **facts: Any) -> None:
+        """Change metadata.yaml, atomically."""
+        self.metadata.update(facts)
+        write_yaml(self.path(METADATA), self.metadata)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """What ``write_json`` wrote under ``name``; empty where there is none."""
+        return read_json(self.path(name)) if self.path(name).exists() else {}
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """A JSON object in the run folder, atomically; ``name`` may have folders in it."""
+        write_json(self.path(name), value)
+
+
+def create_run(output: Path, task: str, run_name: str, config_yaml: str, metadata: Mapping[str, Any]) -> Run:
+    """Make a new run folder, its config and metadata in it from the first moment that it has its name.
+
+    Raises:
+        DiskError: ``output`` cannot be written.
+    """
+    parent = output / task
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        building = parent / f".new-{os.getpid()}"
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
+        write_atomic(building / "config.yaml", config_yaml)
+        return _publish(building, parent, run_name, metadata)
+    except OSError as error:
+        raise DiskError(
+            f"{parent}: the output folder cannot be written ({error.strerror or error}); mount it writable or name "
+            "another with --output"
+        ) from error
+
+
+def _publish(building: Path, parent: Path, run_name: str, metadata: Mapping[str, Any]) -> Run:
+    """Rename to a free run id: two runs that start in one second get different ones."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+    number = 1
+    while True:
+        run_id = f"{stamp}_{run_name}" + (f"_{number}" if number > 1 else "")
+        write_yaml(building / METADATA, {"run_id": run_id, "run_name": run_name, "state": "running", **metadata})
+        try:
+            building.rename(parent / run_id)
+            return Run(parent / run_id)
+        except OSError:
+            if not (parent / run_id).exists():
+                raise
+            number += 1
+
+
+def find_runs(output: Path, task: str) -> list[Run]:
+    """All readable runs of a task, newest first."""
+    runs = []
+    for metadata in (output / task).glob(f"*/{METADATA}"):
+        if not metadata.parent.name.startswith("."):
+            try:
+                runs.append(Run(metadata.parent))
+            except UsageError:
+                continue
+    return sorted(runs, key=lambda run: run.run_id, reverse=True)
+
+
+def matching_run(
+    output: Path, task: str, config_hash: str, run_name: str, same_data: Callable[[Run], bool]
+) -> Run | None:
+    """The run that a command continues: of those with its identity the newest that began on ``same_data``.
+
+    Where there is none, the newest that had its dataset prepared: the data may have moved, which their fingerprint
+    will tell. A run that never came so far says nothing about which data it was for.
+    """
+    known = {"config_hash": config_hash, "run_name": run_name}
+    found = [run for run in find_runs(output, task) if known.items() <= run.metadata.items()]
+    prepared = (run for run in found if run.metadata.get("dataset"))
+    return next((run for run in found if same_data(run)), None) or next(prepared, None)
+
+
+def resolve_run(output: Path, named: str) -> Run:
+    """The run that a user names: a folder (or one inside it), a run id or its unique beginning.
+
+    Raises:
+        UsageError: nothing, or more than one run, answers to the name.
+    """
+    path = Path(named)
+    for folder in (path, *path.parents)[:4]:
+        if (folder / METADATA).is_file():
+            return Run(folder)
+    found = sorted(folder.parent for folder in output.glob(f"*/{named}*/{METADATA}"))
+    exact = [folder for folder in found if folder.name == named]
+    if len(exact or found) == 1:
+        return Run((exact or found)[0])
+    if not found:
+        raise UsageError(f"{named}: no such run under {output}; name a run id, its beginning, or a run folder")
+    raise UsageError(
+        f"{named}: matches {len(found)} runs ({', '.join(folder.name for folder in found[:4])}…); name more of it"
+    )

@@ -1,0 +1,150 @@
+"""Radar nowcasting: from the last frames of a radar the next ones, each level a sequence of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from pydantic import field_validator
+from torch import Tensor, nn
+
+from backend.models import build
+from backend.preprocessing.radar import RadarPreprocessing
+from backend.weights import load_matching, read_state_dict
+from training.data.radar import RadarDataSection, prepare_radar
+from training.losses.radar import RadarLossSection, radar_counts, radar_loss
+from training.losses.ssim import check_size
+from training.schema import EvaluationSection, RunConfig, Section, setting
+from training.scores.radar import NowcastScores
+from training.tasks.protocol import Batch, PrepareContext, Prepared, Task, Term
+
+if TYPE_CHECKING:
+    from backend.models.convlstm import ConvLSTMNowcaster
+
+
+class ConvLSTMSection(Section):
+    """The network."""
+
+    hidden_dims: list[int] = setting(lambda: [128, 128, 128], "Hidden channels of each layer.", min_length=1)
+    kernel_size: int = setting(3, "Size of the gates' convolution; odd.", ge=1)
+    norm: Literal["layer", "group", "none"] = setting(
+        "layer",
+        "Between layers: LayerNorm over [C, H, W] as in the seed, GroupNorm (not tied to the image size), none.",
+    )
+    gradient_checkpointing: bool = setting(
+        False, "Recompute activations in the backward pass: less memory, about a third more time.", neutral=True
+    )
+    init_from: str | None = setting(None, "A .pth file of weights to start from.")
+
+    @field_validator("hidden_dims")
+    @classmethod
+    def _check_dims(cls, dims: list[int]) -> list[int]:
+        if min(dims) < 1:
+            raise ValueError("expected a list of positive whole numbers")
+        return dims
+
+    @field_validator("kernel_size")
+    @classmethod
+    def _check_kernel(cls, size: int) -> int:
+        if size % 2 == 0:
+            raise ValueError("expected an odd number, so that frames keep their size")
+        return size
+
+
+class NowcastEvaluationSection(EvaluationSection):
+    """Validation, and the events that are scored."""
+
+    thresholds_dbz: list[float] = setting(
+        lambda: [20.0, 30.0, 35.0, 40.0, 45.0, 50.0],
+        "An event is an observation at or above the threshold.",
+        min_length=1,
+    )
+
+
+class ConvLSTMConfig(RunConfig):
+    """Everything that a nowcasting run reads."""
+
+    task: Literal["convlstm"] = setting("convlstm", "The task that this configuration is for.")
+    data: RadarDataSection = setting(RadarDataSection, "Which volumes, and what becomes of them.")
+    model: ConvLSTMSection = setting(ConvLSTMSection, "The network.")
+    loss: RadarLossSection = setting(RadarLossSection, "What is minimised.")
+    evaluation: NowcastEvaluationSection = setting(NowcastEvaluationSection, "When to validate, and what is scored.")
+
+
+class ConvLSTMTask(Task):
+    """Windows of radar frames; a row is one level of one window."""
+
+    name = "convlstm"
+    config_type = ConvLSTMConfig
+    item_word = "windows"
+    cheap_items = True
+
+    def __init__(self, config: ConvLSTMConfig) -> None:
+        super().__init__(config)
+        data = config.data
+        self.packing = RadarPreprocessing(min_dbz=data.min_dbz, max_dbz=data.max_dbz, bits=data.pack_bits)
+
+    @staticmethod
+    def make_sample(folder: Path, seed: int = 42) -> None:
+        from training.samples.radar import make_radar_sample
+
+        make_radar_sample(folder, seed)
+
+    def prepare(self, context: PrepareContext) -> Prepared:
+        prepared = prepare_radar(self.config.data, context)
+        if self.config.loss.ssim_weight > 0:
+            height, width = prepared.facts["image_size"]
+            check_size(height, width, self.config.loss.ssim_window)
+        return prepared
+
+    def build_model(self, facts: Mapping[str, Any]) -> nn.Module:
+        return build(self.name, self.config.model_dump(), facts)
+
+    def init_weights(self, model: nn.Module) -> None:
+        if self.config.model.init_from is not None:
+            path = Path(self.config.model.init_from)
+            load_matching(model, read_state_dict(path), path)
+
+    def counts(self, batch: Batch) -> dict[str, float | Tensor]:
+        _, _, valid = self._split(batch)
+        return radar_counts(valid, self.config.loss)
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Term]:
+        inputs, target, valid = self._split(batch)
+        return radar_loss(model(inputs), target, valid, self.config.loss)
+
+    def new_scores(self) -> NowcastScores:
+        data = self.config.data
+        return NowcastScores(
+            self.config.evaluation.thresholds_dbz, data.prediction_steps, data.min_dbz, data.max_dbz, self._scale()
+        )
+
+    def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Term]:
+        frames, valid = self.packing.normalise(batch["frames"])
+        steps = self.config.data.input_steps
+        prediction = model(frames[:, :steps])
+        scores.update(prediction, frames[:, steps:], valid[:, steps:], frames[:, steps - 1], valid[:, steps - 1])
+        return radar_loss(prediction, frames[:, steps:], valid[:, steps:], self.config.loss)
+
+    def row_bytes(self, model: nn.Module, dtype: torch.dtype) -> int:
+        return cast("ConvLSTMNowcaster", model).activation_bytes_per_row(dtype)
+
+    def draw(self, model: nn.Module, prepared: Prepared, split: str, folder: Path, device: torch.device) -> list[Path]:
+        from training.reporting.radar_examples import draw_examples
+
+        return draw_examples(self.packing, model, prepared, split, folder, device)
+
+    def _split(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Packed frames [rows, T, H, W] to normalised inputs, targets and the targets' valid mask."""
+        frames, valid = self.packing.normalise(batch["frames"])
+        steps = self.config.data.input_steps
+        return frames[:, :steps], frames[:, steps:], valid[:, steps:]
+
+    def _scale(self) -> str:
+        data = self.config.data
+        size = (
+            "the source grid" if data.downsample_size is None else "x".join(map(str, data.downsample_size)) + " cells"
+        )
+        return f"dBZ on {size}" + ("" if data.downsample_size is None else f" ({data.downsample_method})")
