@@ -16,7 +16,15 @@ from training.yaml_core import parse_yaml
 PRESETS = Path(__file__).parent / "configs"
 ENVIRONMENT_PREFIX = "TRAIN_WORKER_"
 # Variables of that prefix that are no settings.
-ENVIRONMENT_WORDS = {"TRAIN_WORKER_DATA", "TRAIN_WORKER_IMAGE"}
+ENVIRONMENT_WORDS = {
+    "TRAIN_WORKER_DATA",
+    "TRAIN_WORKER_IMAGE",
+    "TRAIN_WORKER_MAX_COST",
+    "TRAIN_WORKER_MAX_HOURS",
+    "TRAIN_WORKER_ON_FINISH",
+    "TRAIN_WORKER_PRICE_PER_HOUR",
+    "TRAIN_WORKER_SYNC_TO",
+}
 
 
 @dataclass
