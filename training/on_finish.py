@@ -49,7 +49,7 @@ class Instance:
             if not again:
                 break
         raise InstanceError(
-            f"instance {self.number} could not be {_PAST[action]} ({reason}) and GOES ON COSTING; everything is synced, so "
+            f"instance {self.number} could not be {_PAST[action]} ({reason}) and GOES ON COSTING; everything is synced: "
             f"{action} it in the console, or run the same command again"
         )
 

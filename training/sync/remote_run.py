@@ -79,8 +79,10 @@ class RemoteRun:
 
     def put_record(self, folder: Path, path: Path) -> None:
         """Upload one file of the run folder as it is now. Raises OSError when it goes away."""
-        version, name = _version(path), _name(folder, path)
-        if path.stat().st_size <= _IN_ONE_PIECE_BYTES:
+        name, version = _name(folder, path), _version(path)
+        if version is None:
+            raise FileNotFoundError(path)
+        if version[0] <= _IN_ONE_PIECE_BYTES:
             self.store.write(self.path(name), path.read_bytes())
         else:
             self.store.upload(path, self.path(name))
