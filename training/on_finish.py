@@ -49,8 +49,8 @@ class Instance:
             if not again:
                 break
         raise InstanceError(
-            f"instance {self.number} could not be {_PAST[action]} ({reason}) and GOES ON COSTING; everything is synced: "
-            f"{action} it in the console, or run the same command again"
+            f"instance {self.number} could not be {_PAST[action]} ({reason}) and GOES ON COSTING; everything is "
+            f"synced: {action} it in the console, or run the same command again"
         )
 
     def _ask(self, action: str) -> tuple[str, bool]:
@@ -72,11 +72,8 @@ class Instance:
             return f"{self.api} cannot be reached: {type(error).__name__}", True
         if answer.status_code == 200 and _succeeded(answer):
             return "", False
-        return f"the API answers {answer.status_code}", answer.status_code in (
-            200,
-            408,
-            429,
-        ) or answer.status_code >= 500
+        passes = answer.status_code in (200, 408, 429) or answer.status_code >= 500
+        return f"the API answers {answer.status_code}", passes
 
 
 _PAST = {STOP: "stopped", DESTROY: "destroyed"}

@@ -77,11 +77,11 @@ class RentedMachine:
         """
         self.keep(run)
         try:
-            known = self._sync.claim(run, say, self._meter.facts) if self._sync is not None else {}
+            known = self._sync.claim(run, say) if self._sync is not None else {}
             self._meter.begin(run, known.get("usage") or {})
             say(self._meter.line())
             if self._sync is not None:
-                self._sync.push(run, say)
+                self._sync.push(run, say, self._meter.facts)
             yield
         except BaseException as error:
             self._end(run, error)

@@ -58,6 +58,8 @@ class Lease:
                 f"{STALE_SECONDS:.0f} s to see whether it still is"
             )
             self._wait_for_its_end(before, pause)
+        told = {"usage": before["usage"]} if "usage" in before else {}
+        self.facts = lambda: told  # until this machine has facts of its own
         self._write(AT_WORK)
         return before
 
@@ -95,7 +97,9 @@ class Lease:
                 )
 
     def _renew(self, lost: Callable[[str], None]) -> None:
-        while not self._ended.wait(RENEW_SECONDS):
+        pause = 0.0
+        while not self._ended.wait(pause):
+            pause = RENEW_SECONDS
             with suppress(StoreError):  # the pushing says that the store is out of reach
                 owner = self._read()
                 if owner.get("worker", self.worker) != self.worker:

@@ -131,6 +131,7 @@ def _stage(remote: RemoteRun, folder: Path, name: str, say: Say) -> Staged | Non
         verify(temporary)
     except DamagedCheckpointError as error:
         shutil.rmtree(temporary)
+        remote.damaged.add(name)
         reason = str(error).replace(str(temporary), name)
         say(f"{remote.store.shown}/{remote.path(CHECKPOINTS, name)} is damaged and left out ({reason})")
         return None

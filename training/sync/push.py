@@ -32,6 +32,7 @@ class Pusher:
         self.complete = False  # everything of the folder was there when the pushing ended
         self._tell_others = tell
         self._there: set[str] = set()  # checkpoints known to be there, whole
+        self._pruned_to: set[str] = set()
         self._records_at = 0.0
         self._failures = 0
         self._closing, self._given_up = threading.Event(), threading.Event()
@@ -70,8 +71,10 @@ class Pusher:
         pushed = False
         while not self._given_up.is_set() and (folder := self._next()) is not None:
             pushed |= self._push(folder)
-        if pushed:
+        names = {folder.name for folder in checkpoints(self.folder / CHECKPOINTS)}
+        if pushed or everything or names != self._pruned_to:
             self._prune()
+            self._pruned_to = names
         if everything or pushed or time.monotonic() >= self._records_at:
             self._push_records()
             self._records_at = time.monotonic() + _RECORDS_SECONDS

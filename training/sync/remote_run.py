@@ -23,8 +23,9 @@ class RemoteRun:
     """One run folder's place in a store. Methods raise StoreError."""
 
     def __init__(self, store: Store, task: str, run_id: str) -> None:
-        self.store, self.run_id = store, run_id
+        self.store, self.task, self.run_id = store, task, run_id
         self.prefix = f"{task}/{run_id}"
+        self.damaged: set[str] = set()  # checkpoints that were found so: they do not count, whatever lies beside them
         self._sent: dict[str, tuple[int, int]] = {}  # size and time of each record that was put there
 
     def path(self, *parts: str) -> str:
@@ -38,6 +39,8 @@ class RemoteRun:
 
     def has_checkpoint(self, folder: Path) -> bool:
         """Whether this very checkpoint was put there before."""
+        if folder.name in self.damaged:
+            return False
         there = self.store.read(self.path(CHECKPOINTS, folder.name, MANIFEST))
         return there == (folder / MANIFEST).read_bytes()
 
@@ -56,6 +59,7 @@ class RemoteRun:
         self._check_arrived(folder, listed)
         before_it_counts()
         self.store.write(f"{place}/{MANIFEST}", manifest)
+        self.damaged.discard(folder.name)
         return sum(entry["size"] for entry in listed.values())
 
     def _check_arrived(self, folder: Path, listed: dict[str, dict[str, str | int]]) -> None:
@@ -100,8 +104,9 @@ class RemoteRun:
 
     def forget(self, name: str) -> None:
         """Take away what `differing` named, so that the next push brings it anew."""
+        self._sent.pop(name, None)
         if name.startswith(f"{CHECKPOINTS}/{STEP_PREFIX}"):
-            self.remove_checkpoint(name.partition("/")[2])
+            self.damaged.add(name.partition("/")[2])
 
     def count(self, folder: Path) -> int:
         """How many files of the run folder the store is to hold."""

@@ -29,6 +29,7 @@ class Sync:
 
     def __init__(self, store: Store, task: str, output: Path, stop: StopRequest) -> None:
         self.store, self._task, self._output, self._stop = store, task, output, stop
+        self._remotes: dict[str, RemoteRun] = {}
         self._leases: dict[str, Lease] = {}
         self._known: dict[str, Any] = {}
         self._pusher: Pusher | None = None
@@ -36,7 +37,10 @@ class Sync:
 
     def remote(self, run: Run) -> RemoteRun:
         """Where ``run`` lies in the store."""
-        return RemoteRun(self.store, run.metadata.get("task", self._task), run.run_id)
+        return self._remote(run.metadata.get("task", self._task), run.run_id)
+
+    def _remote(self, task: str, run_id: str) -> RemoteRun:
+        return self._remotes.setdefault(f"{task}/{run_id}", RemoteRun(self.store, task, run_id))
 
     # --- before ------------------------------------------------------------------------------------------------------
 
@@ -59,14 +63,14 @@ class Sync:
         return self._patiently(lambda: self._further(local.run_id, local, say), local, say) or local
 
     def _further(self, run_id: str, local: Run | None, say: Say) -> Run | None:
-        remote = RemoteRun(self.store, local.metadata["task"] if local is not None else self._task, run_id)
+        remote = self._remote(local.metadata["task"] if local is not None else self._task, run_id)
         finished = remote_finished(remote, say)
         here, there = local_standing(local), remote_standing(remote, finished)
         if there <= here:
             if there.step > 0:
                 say(f"sync: {self.store.shown} has {run_id} at step {there.step}; the one here is at step {here.step}")
             return local
-        parent = self._output / self._task
+        parent = self._output / remote.task
         parent.mkdir(parents=True, exist_ok=True)
         with FileLock(parent / ".pull.lock"):
             if not finished:
@@ -101,8 +105,8 @@ class Sync:
 
     # --- while -------------------------------------------------------------------------------------------------------
 
-    def claim(self, run: Run, say: Say, facts: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-        """Take the run's lease and keep it, ``facts()`` standing with it; what the last owner's note said.
+    def claim(self, run: Run, say: Say) -> Mapping[str, Any]:
+        """Take the run's lease; what the last owner's note said.
 
         A store that is out of reach does not stop a training. Raises ConfigError: another machine is at work.
         """
@@ -113,13 +117,10 @@ class Sync:
             except StoreError as error:
                 say(f"sync: {error}; the training goes on and is pushed once that works")
                 self._leases[remote.prefix] = self._lease(remote)
-        lease = self._leases[remote.prefix]
-        lease.facts = facts
-        lease.keep(self._taken_over)
         return self._known
 
-    def push(self, run: Run, say: Say) -> None:
-        """Keep the store's copy of ``run`` up to date from now on."""
+    def push(self, run: Run, say: Say, facts: Callable[[], Mapping[str, Any]]) -> None:
+        """Keep the store's copy of a claimed run up to date from now on, and its lease with ``facts()``."""
 
         def tell(event: str, facts: dict[str, Any]) -> None:
             run.event(event, **facts)
@@ -130,6 +131,9 @@ class Sync:
 
         self._pusher = Pusher(self.remote(run), run.folder, tell)
         self._pusher.start()
+        lease = self._leases[self.remote(run).prefix]
+        lease.facts = facts
+        lease.keep(self._taken_over)
 
     def _take(self, remote: RemoteRun, say: Say) -> None:
         lease = self._lease(remote)
@@ -183,7 +187,7 @@ class Sync:
         """
         if self._complete:
             return
-        self.claim(run, say, dict)
+        self.claim(run, say)
         reason = "the sync is not complete"
 
         def tell(event: str, facts: dict[str, Any]) -> None:
