@@ -253,7 +253,7 @@ def _stages(run: Run, work: Work) -> None:
         log.say(f"{key.removeprefix('training.')}: {choices[key]}")
     repair_published(run)
 
-    with closing(engine.metrics), closing(observer), determinism(config.training.deterministic, device) as undetermined:
+    with closing(engine), closing(observer), determinism(config.training.deterministic, device) as undetermined:
         observer.begin(engine.progress.step)
         run.event("stage", stage="training")
         fit(engine)

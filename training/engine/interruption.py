@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -48,11 +49,19 @@ class StopRequest:
             signal.signal(number, handler)
 
 
-def ignore_signals() -> None:
-    """For helper processes: only the parent decides when to stop.
+def heed_only_the_parent() -> None:
+    """For helper processes: the parent decides when to stop, whoever else signals the whole process group.
 
     A helper that died of the signal would raise in the parent at an arbitrary instruction, perhaps inside an
-    optimizer step.
+    optimizer step. One that is deaf to its parent too would be waited for without end: a process that exits first
+    terminates its helpers, then joins them.
     """
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_leave_when_told, args=(os.getppid(),), daemon=True, name="parent").start()
+
+
+def _leave_when_told(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

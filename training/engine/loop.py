@@ -83,6 +83,12 @@ class Engine:
             self.loaders[split] = Loader(self.task, self.splits[split], seed, self.workers, self.device)
         return self.loaders[split]
 
+    def close(self) -> None:
+        """Let go of what outlives an error: the loaders' processes and the open metrics file."""
+        for loader in self.loaders.values():
+            loader.close()
+        self.metrics.close()
+
 
 @dataclass
 class Session:
