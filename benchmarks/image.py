@@ -27,12 +27,14 @@ SETTINGS = {"training.max_steps": 1000, "training.log_every_steps": 1, "training
 
 
 def seconds(work: Callable[[], object]) -> float:
+    """How long ``work`` takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def show(what: str, values: list[float]) -> None:
+    """A line with the median of ``values`` and their range."""
     print(f"{what:<58} {statistics.median(values):6.2f} s   ({min(values):.2f} to {max(values):.2f})")
 
 
@@ -65,6 +67,11 @@ def rebuild(rounds: int) -> list[float]:
         return taken
 
 
+def has_stepped(place: Place) -> bool:
+    """Whether a step's metrics are written."""
+    return any(log.stat().st_size for log in place.output.glob("convlstm/*/metrics.jsonl"))
+
+
 def first_step(image: str, rounds: int) -> list[float]:
     """From `docker run` to the first optimizer step's line in metrics.jsonl, on a prepared dataset."""
     with tempfile.TemporaryDirectory() as folder:
@@ -79,14 +86,14 @@ def first_step(image: str, rounds: int) -> list[float]:
             shutil.rmtree(place.output / "convlstm", ignore_errors=True)
             began = time.perf_counter()
             with started(image, *words, options=options) as container:
-                logs = lambda: place.output.glob("convlstm/*/metrics.jsonl")  # noqa: E731
-                container.wait_for(lambda: any(log.stat().st_size for log in logs()))
+                container.wait_for(lambda: has_stepped(place))
                 taken.append(time.perf_counter() - began)
                 container.end("kill")
         return taken
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--image", default="convlstm-training")
     parser.add_argument("--rounds", type=int, default=3)

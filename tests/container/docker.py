@@ -30,7 +30,7 @@ CALLER = (12345, 23456) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 Done = subprocess.CompletedProcess[str]
 
 
-def docker(*words: str, check: bool = True, timeout: float = 280, **options: Any) -> Done:
+def docker(*words: str, check: bool = True, timeout: float = 600, **options: Any) -> Done:
     """Run Docker's client and keep what it says."""
     done = subprocess.run([DOCKER, *words], capture_output=True, text=True, check=False, timeout=timeout, **options)
     assert not check or done.returncode == 0, f"docker {shlex.join(words)}\n{done.stdout}{done.stderr}"
@@ -138,7 +138,7 @@ class Container:
     def said(self) -> Done:
         return docker("logs", self.name)
 
-    def wait_for(self, happened: Callable[[], bool], seconds: float = 120) -> None:
+    def wait_for(self, happened: Callable[[], bool], seconds: float = 400) -> None:
         """Until ``happened``; the container must not end meanwhile."""
         end = time.monotonic() + seconds
         next_look = 0.0

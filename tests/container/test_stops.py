@@ -71,6 +71,7 @@ STAGES: dict[str, Moment] = {
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Large enough that each stage lasts until a signal has come."""
     folder = tmp_path_factory.mktemp("events")
+    folder.chmod(0o755)
     make_radar_sample(folder, events=10, frames=24, levels=4, size=192)
     return folder
 
