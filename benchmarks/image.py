@@ -43,9 +43,12 @@ def weight(image: str) -> None:
     size = {name: json.loads(docker("image", "inspect", name).stdout)[0]["Size"] for name in (image, BASE)}
     more = len(layers(image)) - len(layers(BASE))
     print(f"{more} layers and {(size[image] - size[BASE]) / 1e6:.0f} MB above the base of {size[BASE] / 1e9:.2f} GB:")
-    listed = docker("history", "--format", "{{.Size}}\t{{.CreatedBy}}", image).stdout.splitlines()
-    for line in [line for line in listed if not line.startswith("0B")][:more]:
-        print("   ", line[:100])
+    listed, of_base = (
+        docker("history", "--format", "{{.Size}}\t{{.CreatedBy}}", name).stdout.splitlines() for name in (image, BASE)
+    )
+    for line in listed[: len(listed) - len(of_base)]:
+        if not line.startswith("0B"):
+            print("   ", line[:100])
 
 
 def rebuild(rounds: int) -> list[float]:

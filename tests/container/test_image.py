@@ -56,7 +56,7 @@ def test_what_the_worker_needs_is_there(image: str) -> None:
     done = run(image, "bash", "-c", "cat /proc/1/comm; umask; pwd")
     assert done.stdout.split() == ["tini", "0022", "/app"]
     helped = run(image, "--help", options=["--init"])  # another init below which tini is not the first process
-    assert "convlstm" in helped.stdout
+    assert "Usage: train_worker.py" in helped.stdout
     assert helped.stderr == ""
 
 
