@@ -29,6 +29,7 @@ from training.engine.interruption import StopRequest
 from training.engine.loop import Engine, fit
 from training.evaluation import evaluate_artifact
 from training.extension import changes_of, check_extension
+from training.heartbeat import beat
 from training.machine import available_cpus
 from training.provenance import determinism, device_facts, git_state, prepare_environment, versions
 from training.publish import publish_pth, repair_published
@@ -70,7 +71,7 @@ def train(request: TrainRequest) -> int:
     Raises:
         WorkerError: with the exit code that says whether running again helps.
     """
-    with StopRequest() as stop:
+    with StopRequest(beat) as stop:
         run, work = _begin(request, stop)
         if run is not None and run.metadata.get("state") == "finished" and request.resume == "auto":
             if _unchanged(run, work):
@@ -282,7 +283,7 @@ def _prepare(work: Work, run: Run | None = None) -> Prepared:
             workers=_prepare_workers(work),
             say=work.log.say,
             progress=work.display.update,
-            check_stop=work.stop.check,
+            check_stop=work.stop.check_waiting,
         )
     )
     work.stop.check()
@@ -424,7 +425,7 @@ def _draw_and_report(run: Run, work: Work, engine: Engine, prepared: Prepared) -
 
 def prepare(request: PrepareRequest) -> int:
     """The first stages of `train` alone: read, check, split and cache the dataset."""
-    with StopRequest() as stop:
+    with StopRequest(beat) as stop:
         loaded, source = settle(request, os.environ)
         work = _work(request, loaded, source, stop)
         with Progress(work.log) as work.display:
@@ -440,7 +441,7 @@ def prepare(request: PrepareRequest) -> int:
 
 def evaluate(request: EvaluateRequest) -> int:
     """Score a run's model on a split; the result is kept in the run folder and shown as a table."""
-    with StopRequest() as stop:
+    with StopRequest(beat) as stop:
         run = resolve_run(request.output, request.run)
         named = Path(request.run)
         artifact = open_artifact(named if is_checkpoint(named) else run.folder)

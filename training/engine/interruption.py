@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -17,18 +18,29 @@ class StopRequest:
     """Turns the first signal into a flag; a second one ends the process at once with 128 + its number.
 
     Use as a context manager around a run: handlers are installed on entry and put back on exit.
+
+    Args:
+        alive: told at each poll. Loops poll between two pieces of work, so a poll is a sign of life.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, alive: Callable[[], None] = lambda: None) -> None:
+        self._alive = alive
         self.signal_name: str | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     @property
     def requested(self) -> bool:
+        """Whether to stop."""
+        self._alive()
         return self.signal_name is not None
 
     def check(self) -> None:
         """Raise InterruptedRunError when a stop was asked for."""
+        self._alive()
+        self.check_waiting()
+
+    def check_waiting(self) -> None:
+        """The same from a loop that waits for others, which is no sign of life."""
         if self.signal_name is not None:
             raise InterruptedRunError(f"stopped by {self.signal_name}; run the same command to continue")
 

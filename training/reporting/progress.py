@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from training.heartbeat import beat
 from training.reporting.gpu import GpuMeter
 from training.reporting.log import RunLog
 from training.reporting.units import duration, percent, significant
@@ -88,6 +89,7 @@ class Progress:
             items_per_second: items trained on per second.
             data_wait: share of the time, 0 to 1, that the loop waited for data.
         """
+        beat()
         now = time.monotonic()
         stage = self._stages.get(what)
         if stage is None:
