@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,12 @@ from typing import Any
 import torch
 
 from backend.artifact import best_checkpoint, is_checkpoint, open_artifact, open_checkpoint
-from backend.errors import BadDataError, ConfigError, InterruptedRunError, WorkerError
+from backend.errors import BadDataError, ConfigError, InterruptedRunError, UsageError, WorkerError
 from backend.files import write_atomic
 from training.assemble import assemble
 from training.config import LoadedConfig, config_hash, dump_yaml
+from training.data.fetch import Tellers
+from training.data.fetch import fetch as fetch_dataset
 from training.data.prepared import prune
 from training.data.source import DataSource, sample_folder
 from training.engine.device import Precision, choose_device
@@ -55,9 +57,11 @@ class Work:
     display: Progress
     stop: StopRequest
 
-    @property
-    def data(self) -> Path:
-        """The dataset's folder; the sample is made when it is not there."""
+    def data(self, stage: Callable[[str], None] = lambda name: None) -> Path:
+        """The dataset's folder; what is not there is fetched, the sample is made. ``stage`` is told what begins."""
+        if self.source.manifest is not None:
+            tell = Tellers(self.log.say, self.display.update, self.stop.check, stage)
+            return fetch_dataset(self.source.manifest, self.request.datasets, tell)
         if self.source.path is not None:
             return self.source.path
         make = type(self.task).make_sample
@@ -272,9 +276,9 @@ def _say_settled(work: Work) -> None:
 
 def _prepare(work: Work, run: Run | None = None) -> Prepared:
     """The dataset, prepared; recorded in the run where there is one."""
+    data = work.data(lambda name: run.event("stage", stage=name) if run is not None else None)
     if run is not None:
         run.event("stage", stage="preparation")
-    data = work.data
     prepared = work.task.prepare(
         PrepareContext(
             source=data,
@@ -420,6 +424,25 @@ def _draw_and_report(run: Run, work: Work, engine: Engine, prepared: Prepared) -
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             work.log.say(f"the {what} could not be made ({error!r}); everything else is in place")
             run.event("not drawn", what=what, error=repr(error))
+
+
+def fetch(request: PrepareRequest) -> int:
+    """Bring the dataset to its place, and say where that is.
+
+    Raises:
+        UsageError: nothing says what to fetch.
+    """
+    with StopRequest() as stop:
+        loaded, source = settle(request, os.environ)
+        if source.is_sample:
+            raise UsageError(
+                "nothing to fetch: name a manifest with --set data.manifest=FILE, or a Google Drive file with --drive-id"
+            )
+        work = _work(request, loaded, source, stop)
+        with Progress(work.log) as work.display:
+            _say_settled(work)
+            work.log.say(f"the dataset is there: {work.data()}")
+    return 0
 
 
 def prepare(request: PrepareRequest) -> int:

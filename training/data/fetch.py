@@ -29,7 +29,7 @@ from training.files import read_json, write_json
 from training.reporting.units import size_in_words
 
 DOWNLOADS = ".downloads"
-_ARCHIVE, _VERIFIED = "archive", "verified.json"
+_VERIFIED = "verified.json"
 _POLL_SECONDS = 0.2
 _MARGIN = 64 * 1024**2  # bytes that stay free
 
@@ -248,20 +248,27 @@ class _Fetch:
 
     def _keep(self, received: Received, source: Source, found: str) -> _Archive:
         """Give the checked file its place, from where unpacking goes on also after an interruption."""
-        place = self.staging / _ARCHIVE
+        place = self.staging / f"{self.manifest.name}.{found}"
         fsync_file(received.path)
-        stamp = received.path.stat().st_mtime_ns
-        facts = {"sha256": received.sha256, "size": received.size, "mtime_ns": stamp, "source": source.key}
+        facts = {
+            "file": place.name,
+            "sha256": received.sha256,
+            "size": received.size,
+            "mtime_ns": received.path.stat().st_mtime_ns,
+            "source": source.key,
+        }
         write_json(self.staging / _VERIFIED, facts)
         received.path.replace(place)
         return _Archive(Received(place, received.size, received.sha256), source, found)
 
     def _kept_archive(self) -> _Archive | None:
         """The archive that was checked before this process began, when the manifest still asks for it."""
-        place, note = self.staging / _ARCHIVE, self.staging / _VERIFIED
-        if not (place.is_file() and note.is_file()):
+        note = self.staging / _VERIFIED
+        facts = read_json(note) if note.is_file() else {}
+        place = self.staging / str(facts.get("file", ""))
+        if not place.is_file():
             return None
-        facts, now = read_json(note), place.stat()
+        now = place.stat()
         source = next((one for one in self.manifest.sources if one.key == facts.get("source")), None)
         unchanged = (facts.get("size"), facts.get("mtime_ns")) == (now.st_size, now.st_mtime_ns)
         if source is None or not unchanged or self.manifest.sha256 not in (None, facts.get("sha256")):
@@ -298,6 +305,8 @@ class _Fetch:
         def progress(what: str, done: int, total: int) -> None:
             self.tell.progress(what, done, total, unit="B")
 
+        if self.target.is_dir():
+            self.target.rmdir()  # it is empty, as was seen
         limits = unpacking.Limits(**self.manifest.limits.model_dump())
         self.tell.say(f"unpacking {self.manifest.name} ({archive.format}, {size_in_words(archive.received.size)})")
         try:
