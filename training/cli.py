@@ -122,10 +122,10 @@ def fetch(
     datasets: Datasets = DATASETS,
 ) -> None:
     """Download and unpack the dataset that data.manifest or a Drive id names; go on where that was interrupted."""
-    from training import pipeline
+    from training import fetching
     from training.config import name_of_task
 
-    pipeline.fetch(
+    fetching.fetch(
         PrepareRequest(
             task=name_of_task(task, config),
             drive_id=drive_id,

@@ -48,7 +48,7 @@ class Received:
     sha256: str
 
 
-class SourceFault(Exception):
+class SourceError(Exception):
     """Why a source gives nothing, as one clause for people.
 
     Args:
@@ -86,7 +86,7 @@ def persistently(once: Callable[[], Result], job: Job, voice: Voice) -> Result:
     while True:
         try:
             return once()
-        except SourceFault as fault:
+        except SourceError as fault:
             tries = 1 if voice.most > most else tries + 1
             most = voice.most
             if not fault.retry or tries >= TRIES:
@@ -96,18 +96,21 @@ def persistently(once: Callable[[], Result], job: Job, voice: Voice) -> Result:
             time.sleep(pause)
 
 
-def _pause(fault: SourceFault, backoff: float, tries: int) -> float:
+def _pause(fault: SourceError, backoff: float, tries: int) -> float:
     """Seconds until the next try: what the server asks for, else full jitter. Raises ``fault`` if that is too long."""
     if fault.after is None:
         return random.uniform(0, min(LONGEST_PAUSE, backoff * 2.0**tries))
     if fault.after > LONGEST_WAIT:
-        raise SourceFault(f"{fault}; it asks to come back in {fault.after:,.0f} s") from fault
+        raise SourceError(f"{fault}; it asks to come back in {fault.after:,.0f} s") from fault
     return fault.after
 
 
 def is_html(head: bytes) -> bool:
     """Whether a file that begins with ``head`` is a web page."""
-    return re.match(rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", head, re.I | re.S) is not None
+    return (
+        re.match(rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", head, re.I | re.S)
+        is not None
+    )
 
 
 def without_secrets(text: str, address: str = "") -> str:

@@ -12,14 +12,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import gdown
 import requests
 from gdown.exceptions import DownloadCancelled, DownloadError, FileURLRetrievalError
 from urllib3.exceptions import HTTPError as StreamError
 
-from training.data.download import DATA, Job, Received, SourceFault, Voice, disk_error, persistently
+from training.data.download import DATA, Job, Received, SourceError, Voice, disk_error, persistently
 from training.data.download_https import network_fault, refuse_status
 from training.files import read_json, write_json
 
@@ -29,7 +28,7 @@ _DRIVE = "https://drive.google.com/"
 
 
 def download(job: Job, voice: Voice) -> Received:
-    """The Drive file with the id ``job.address``. Raises SourceFault, and OSError when the disk fails.
+    """The Drive file with the id ``job.address``. Raises SourceError, and OSError when the disk fails.
 
     Cookies are neither read nor kept, so nothing is written outside ``job.folder``.
     """
@@ -68,7 +67,7 @@ def _call_gdown(job: Job, voice: Voice, seen: _Requests, finished: Path) -> None
             cancel=seen.cancel,
         )
     except Exception as error:
-        if isinstance(error, SourceFault) or disk_error(error):
+        if isinstance(error, SourceError) or disk_error(error):
             raise
         raise _fault(error, job, seen) from error
 
@@ -92,13 +91,13 @@ def _refuse_change(job: Job, total: int | None) -> None:
     if total is None:
         return
     if job.size not in (None, total):
-        raise SourceFault(f"it has {total:,} bytes, the manifest says {job.size:,}")
+        raise SourceError(f"it has {total:,} bytes, the manifest says {job.size:,}")
     known = _known_size(job)
     if known is None:
         write_json(job.folder / _STATE, {"size": total})
     elif known != total:
         _forget(job.folder)
-        raise SourceFault("the file has changed since its download began", retry=True)
+        raise SourceError("the file has changed since its download began", retry=True)
 
 
 def _forget(folder: Path) -> None:
@@ -142,10 +141,10 @@ def _requests_watched() -> Iterator[_Requests]:
         logger.level, logger.propagate = before
 
 
-def _fault(error: Exception, job: Job, seen: _Requests) -> SourceFault:
+def _fault(error: Exception, job: Job, seen: _Requests) -> SourceError:
     """An error of gdown in words."""
     if isinstance(error, DownloadCancelled):
-        return SourceFault("Drive's confirmation page leads to itself")
+        return SourceError("Drive's confirmation page leads to itself")
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return _refused(error.response.status_code, error.response.headers.get("Retry-After"))
     if isinstance(error, (requests.RequestException, StreamError)):
@@ -154,36 +153,36 @@ def _fault(error: Exception, job: Job, seen: _Requests) -> SourceFault:
         return _page(str(error), seen)
     if isinstance(error, DownloadError):
         return _broken(str(error), job)
-    return SourceFault(f"Drive sends an answer that gdown cannot read ({type(error).__name__})")
+    return SourceError(f"Drive sends an answer that gdown cannot read ({type(error).__name__})")
 
 
-def _refused(status: int | None, retry_after: str | None = None) -> SourceFault:
+def _refused(status: int | None, retry_after: str | None = None) -> SourceError:
     try:
         refuse_status(status or 200, retry_after)
-    except SourceFault as fault:
+    except SourceError as fault:
         return fault
-    return SourceFault(
+    return SourceError(
         "Drive sends a page without a download link: the file is not shared with everyone, or was asked for too often"
     )
 
 
-def _page(text: str, seen: _Requests) -> SourceFault:
+def _page(text: str, seen: _Requests) -> SourceError:
     """What Drive's page in place of the file means."""
     if "accounts.google.com" in seen.hosts:
-        return SourceFault("Drive asks to sign in: the file is not shared with 'anyone with the link'")
+        return SourceError("Drive asks to sign in: the file is not shared with 'anyone with the link'")
     words = text.lower()
     if "too many users" in words or "quota" in words:
-        return SourceFault(
+        return SourceError(
             "Drive's quota page: too many downloads of this file lately; try again in up to 24 hours, or copy it to "
             "another Drive"
         )
     return _refused(seen.status)
 
 
-def _broken(text: str, job: Job) -> SourceFault:
+def _broken(text: str, job: Job) -> SourceError:
     if "byte range" in text:  # what is there cannot be continued: from the beginning, next time
         _forget(job.folder)
-        return SourceFault("Drive does not continue a file where it was cut", retry=True)
+        return SourceError("Drive does not continue a file where it was cut", retry=True)
     if "incomplete" in text:
-        return SourceFault("the connection was cut in the middle of the file", retry=True)
-    return SourceFault(f"gdown gives up: {text.splitlines()[0][:120]}")
+        return SourceError("the connection was cut in the middle of the file", retry=True)
+    return SourceError(f"gdown gives up: {text.splitlines()[0][:120]}")

@@ -10,14 +10,14 @@ from typing import Any
 from fsspec.core import url_to_fs
 from fsspec.registry import known_implementations
 
-from training.data.download import Job, Received, SourceFault, Voice, disk_error, without_secrets
+from training.data.download import Job, Received, SourceError, Voice, disk_error, without_secrets
 from training.data.download_stream import Opened, blocks, receive
 
 _MARKS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated")  # what file systems call it
 
 
 def download(job: Job, voice: Voice) -> Received:
-    """The file at the fsspec URL ``job.address``. Raises SourceFault, and OSError when the disk fails."""
+    """The file at the fsspec URL ``job.address``. Raises SourceError, and OSError when the disk fails."""
 
     @contextmanager
     def open_from(offset: int, validator: str | None) -> Iterator[Opened]:
@@ -51,19 +51,19 @@ def _guarded(file: Any, job: Job) -> Iterator[bytes]:
 
 @contextmanager
 def _faults(job: Job) -> Iterator[None]:
-    """Turns what a file system raises into a SourceFault."""
+    """Turns what a file system raises into a SourceError."""
     try:
         yield
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise SourceFault("there is no such file: it was deleted or moved, or the address is wrong") from error
+        raise SourceError("there is no such file: it was deleted or moved, or the address is wrong") from error
     except PermissionError as error:
-        raise SourceFault("access is refused: it is private, or the credentials are missing or wrong") from error
+        raise SourceError("access is refused: it is private, or the credentials are missing or wrong") from error
     except (ImportError, ValueError) as error:
-        raise SourceFault(_missing(job.address, error)) from error
+        raise SourceError(_missing(job.address, error)) from error
     except Exception as error:  # each file system has its own classes
         said = without_secrets(f"{type(error).__name__}: {error}", job.address)
         is_disk = disk_error(error) is not None and getattr(error, "errno", None) != errno.EIO
-        raise SourceFault(f"it cannot be read ({said})", retry=isinstance(error, OSError) and not is_disk) from error
+        raise SourceError(f"it cannot be read ({said})", retry=isinstance(error, OSError) and not is_disk) from error
 
 
 def _missing(url: str, error: Exception) -> str:

@@ -15,7 +15,7 @@ from requests.utils import select_proxy
 from urllib3.exceptions import HTTPError as StreamError
 from urllib3.exceptions import NameResolutionError, NewConnectionError
 
-from training.data.download import Job, Received, SourceFault, Voice
+from training.data.download import Job, Received, SourceError, Voice
 from training.data.download_stream import BLOCK, Opened, receive
 from training.data.manifest import is_loopback
 
@@ -23,7 +23,7 @@ _BUSY = {408, 425, 429, 500, 502, 503, 504}
 
 
 def download(job: Job, voice: Voice) -> Received:
-    """The file at ``job.address``. Raises SourceFault, and OSError when the disk fails."""
+    """The file at ``job.address``. Raises SourceError, and OSError when the disk fails."""
 
     @contextmanager
     def open_from(offset: int, validator: str | None) -> Iterator[Opened]:
@@ -48,7 +48,7 @@ def _answer(session: requests.Session, job: Job, offset: int, validator: str | N
         _refuse_plain_http(job, answer)
         if answer.status_code != 416:
             refuse_status(answer.status_code, answer.headers.get("Retry-After"))
-    except SourceFault:
+    except SourceError:
         answer.close()
         raise
     return answer
@@ -57,23 +57,23 @@ def _answer(session: requests.Session, job: Job, offset: int, validator: str | N
 def _refuse_plain_http(job: Job, answer: requests.Response) -> None:
     for url in (*(step.headers.get("Location", "") for step in answer.history), answer.url):
         if urlsplit(url).scheme == "http" and not is_loopback(url) and not job.pinned:
-            raise SourceFault("it leads on to plain http, which anybody on the way can change; give the sha256")
+            raise SourceError("it leads on to plain http, which anybody on the way can change; give the sha256")
 
 
 def refuse_status(status: int, retry_after: str | None = None) -> None:
-    """Raise the SourceFault of an HTTP status that brings no file."""
+    """Raise the SourceError of an HTTP status that brings no file."""
     if status in (200, 206):
         return
     if status in (404, 410):
-        raise SourceFault(f"there is no such file ({status}): it was deleted or moved, or the address is wrong")
+        raise SourceError(f"there is no such file ({status}): it was deleted or moved, or the address is wrong")
     if status in (401, 403):
-        raise SourceFault(f"access is refused ({status}): it is private, or its link has run out")
+        raise SourceError(f"access is refused ({status}): it is private, or its link has run out")
     if status == 407:
-        raise SourceFault("the proxy asks for a user and a password (407)")
+        raise SourceError("the proxy asks for a user and a password (407)")
     if status in _BUSY:
         words = "there are too many requests (429)" if status == 429 else f"the server is out of order ({status})"
-        raise SourceFault(words, retry=True, after=_seconds(retry_after))
-    raise SourceFault(f"the server answers {status}")
+        raise SourceError(words, retry=True, after=_seconds(retry_after))
+    raise SourceError(f"the server answers {status}")
 
 
 def _seconds(retry_after: str | None) -> float | None:
@@ -126,30 +126,30 @@ def _chunks(job: Job, answer: requests.Response) -> Iterator[bytes]:
         yield chunk
 
 
-def network_fault(error: BaseException, job: Job, url: str | None = None) -> SourceFault:
+def network_fault(error: BaseException, job: Job, url: str | None = None) -> SourceError:
     """An error of requests or urllib3 in words. Their own texts may hold secrets and are never shown."""
     kinds = {type(one) for one in _causes(error)}
     if issubclass_any(kinds, UnicodeError, requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema):
-        return SourceFault("its address cannot be used: no valid URL")
+        return SourceError("its address cannot be used: no valid URL")
     through = _proxy(url or job.address)
     if issubclass_any(kinds, requests.exceptions.ProxyError):
-        return SourceFault(f"the proxy {through} does not work", retry=True)
+        return SourceError(f"the proxy {through} does not work", retry=True)
     if issubclass_any(kinds, requests.exceptions.SSLError):
-        return SourceFault(
+        return SourceError(
             "its certificate cannot be verified (REQUESTS_CA_BUNDLE names the certificates of a company's proxy)"
         )
     if issubclass_any(kinds, NameResolutionError):
-        return SourceFault("its name cannot be resolved: no network, or no DNS", retry=True)
+        return SourceError("its name cannot be resolved: no network, or no DNS", retry=True)
     behind = f" through the proxy {through}" if through else ""
     if issubclass_any(kinds, requests.exceptions.ConnectTimeout):
-        return SourceFault(f"no connection{behind} within {job.connect:g} s", retry=True)
+        return SourceError(f"no connection{behind} within {job.connect:g} s", retry=True)
     if issubclass_any(kinds, TimeoutError, requests.exceptions.Timeout) or "timed out" in str(error):
-        return SourceFault(f"not a byte{behind} for {job.read:g} s", retry=True)
+        return SourceError(f"not a byte{behind} for {job.read:g} s", retry=True)
     if issubclass_any(kinds, NewConnectionError, ConnectionRefusedError):
-        return SourceFault(f"no connection{behind}: refused or unreachable", retry=True)
+        return SourceError(f"no connection{behind}: refused or unreachable", retry=True)
     if issubclass_any(kinds, requests.exceptions.TooManyRedirects):
-        return SourceFault("it leads from one address to the next without end")
-    return SourceFault(f"the connection{behind} was cut", retry=True)
+        return SourceError("it leads from one address to the next without end")
+    return SourceError(f"the connection{behind} was cut", retry=True)
 
 
 def issubclass_any(kinds: set[type], *wanted: type) -> bool:

@@ -22,13 +22,14 @@ from typing import Any
 from filelock import FileLock
 
 from backend.errors import DiskError
-from training.data.download import Job, Received, SourceFault, Voice, disk_error
+from training.data.download import Job, Received, SourceError, Voice, disk_error
 from training.data.workers import signals_held, start_worker
 
 _POLL_SECONDS = 0.1  # how long a stop can go unnoticed
-_MODULES = {kind: f"training.data.download_{module}" for kind, module in {
-    "gdrive": "drive", "https": "https", "fsspec": "fsspec", "rclone": "rclone"
-}.items()}
+_MODULES = {
+    kind: f"training.data.download_{module}"
+    for kind, module in {"gdrive": "drive", "https": "https", "fsspec": "fsspec", "rclone": "rclone"}.items()
+}
 
 
 class OutOfTimeError(Exception):
@@ -49,7 +50,7 @@ class Watch:
 def download(job: Job, watch: Watch) -> Received:
     """``job`` done; what is there of it stays in its folder, whatever ends it.
 
-    Raises SourceFault, OutOfTimeError, DiskError, and what ``watch.check_stop`` raises.
+    Raises SourceError, OutOfTimeError, DiskError, and what ``watch.check_stop`` raises.
     """
     with _running(job) as (process, pipe):
         patience = time.monotonic() + watch.stall
@@ -73,7 +74,7 @@ def download(job: Job, watch: Watch) -> Received:
             if now > watch.deadline:
                 raise OutOfTimeError
             if now > patience:
-                raise SourceFault(f"it stalled: no new byte for {watch.stall:g} s")
+                raise SourceError(f"it stalled: no new byte for {watch.stall:g} s")
 
 
 @contextmanager
@@ -109,7 +110,7 @@ def _next_message(process: BaseProcess, pipe: Connection) -> tuple[Any, ...] | N
 
 def _error(kind: str, facts: list[Any], job: Job) -> Exception:
     if kind == "fault":
-        return SourceFault(*facts)
+        return SourceError(*facts)
     if kind == "disk":
         code, words, place = facts
         return DiskError(
@@ -117,7 +118,7 @@ def _error(kind: str, facts: list[Any], job: Job) -> Exception:
             "--datasets, and run the same command: it goes on from what is there"
         )
     if kind == "gone":
-        return SourceFault(f"its download was killed (exit code {facts[0]}), perhaps because memory ran out")
+        return SourceError(f"its download was killed (exit code {facts[0]}), perhaps because memory ran out")
     return RuntimeError(f"the download of {job.kind} failed:\n{facts[0]}")
 
 
@@ -131,7 +132,7 @@ def _work(job: Job, pipe: Connection) -> None:
         with FileLock(job.folder / ".lock", timeout=10):  # one that a kill left behind is about to leave
             received = importlib.import_module(_MODULES[job.kind]).download(job, voice)
         pipe.send(("done", received))
-    except SourceFault as fault:
+    except SourceError as fault:
         pipe.send(("fault", str(fault)))
     except Exception as error:
         disk = disk_error(error)

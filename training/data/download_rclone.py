@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from training.data.download import Job, Received, SourceFault, Voice, without_secrets
+from training.data.download import Job, Received, SourceError, Voice, without_secrets
 from training.data.download_stream import Opened, blocks, receive
 
 _NOT_FOUND = {3, 4}  # rclone's exit codes: directory, file
@@ -18,11 +18,19 @@ _TEMPORARY = {1, 2, 5}  # uncategorised, and what a retry might mend
 
 
 def download(job: Job, voice: Voice) -> Received:
-    """The file at ``remote:path``. Raises SourceFault, and OSError when the disk fails."""
+    """The file at ``remote:path``. Raises SourceError, and OSError when the disk fails."""
     program = shutil.which("rclone")
     if program is None:
-        raise SourceFault("the program rclone is not installed (https://rclone.org/install)")
-    options = ["--contimeout", f"{job.connect:g}s", "--timeout", f"{job.read:g}s", "--retries", "1", "--ask-password=false"]
+        raise SourceError("the program rclone is not installed (https://rclone.org/install)")
+    options = [
+        "--contimeout",
+        f"{job.connect:g}s",
+        "--timeout",
+        f"{job.read:g}s",
+        "--retries",
+        "1",
+        "--ask-password=false",
+    ]
 
     @contextmanager
     def open_from(offset: int, validator: str | None) -> Iterator[Opened]:
@@ -30,9 +38,10 @@ def download(job: Job, voice: Voice) -> Received:
         size, mark = int(facts["Size"]), f"{facts.get('ModTime')} {facts['Size']}"
         start = offset if validator == mark and offset <= size else 0
         command = [program, "cat", "--offset", str(start), *options, "--", job.address]
-        with tempfile.TemporaryFile() as said, subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said
-        ) as running:
+        with (
+            tempfile.TemporaryFile() as said,
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said) as running,
+        ):
             try:
                 yield Opened(_output(running, said, job), start, size if size >= 0 else None, mark)
             finally:
@@ -47,7 +56,7 @@ def _facts(command: list[str], job: Job) -> dict[str, Any]:
         raise _fault(done.returncode, done.stderr, job)
     facts = json.loads(done.stdout)
     if not isinstance(facts, dict) or facts.get("IsDir") or "Size" not in facts:
-        raise SourceFault("it is a folder, expected one archive file")
+        raise SourceError("it is a folder, expected one archive file")
     return facts
 
 
@@ -59,8 +68,8 @@ def _output(running: subprocess.Popen[bytes], said: IO[bytes], job: Job) -> Iter
         raise _fault(code, said.read(), job)
 
 
-def _fault(code: int, said: bytes, job: Job) -> SourceFault:
+def _fault(code: int, said: bytes, job: Job) -> SourceError:
     if code in _NOT_FOUND:
-        return SourceFault("rclone finds no such file: it was deleted or moved, or the path is wrong")
+        return SourceError("rclone finds no such file: it was deleted or moved, or the path is wrong")
     last = (said.decode("utf-8", "replace").strip().splitlines() or ["no word"])[-1]
-    return SourceFault(f"rclone fails ({code}): {without_secrets(last, job.address)}", retry=code in _TEMPORARY)
+    return SourceError(f"rclone fails ({code}): {without_secrets(last, job.address)}", retry=code in _TEMPORARY)

@@ -1,4 +1,4 @@
-"""Downloads of sources that can be read from any byte on: what a cut left is continued, if it is still the same file."""
+"""Downloads of sources that can be read from any byte on: a cut is continued, if it is still the same file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.data.download import DATA, Job, Received, SourceFault, Voice, is_html, persistently
+from training.data.download import DATA, Job, Received, SourceError, Voice, is_html, persistently
 from training.files import read_json, write_json
 
 BLOCK = 1 << 18
@@ -32,7 +32,7 @@ Opener = Callable[[int, str | None], AbstractContextManager[Opened]]  # from (of
 def receive(job: Job, open_from: Opener, voice: Voice) -> Received:
     """The whole file, from what is in ``job.folder`` on; the network's faults are tried again.
 
-    Raises SourceFault, and OSError when the disk fails.
+    Raises SourceError, and OSError when the disk fails.
     """
     return persistently(lambda: _Partial(job).complete(open_from, voice), job, voice)
 
@@ -54,12 +54,12 @@ class _Partial:
             self._begin(opened)
             if opened.offset != self.size:
                 remove(self.job.folder)
-                raise SourceFault("it sends other bytes than it was asked for", retry=True)
+                raise SourceError("it sends other bytes than it was asked for", retry=True)
             self._append(opened, voice)
         if opened.total is not None and self.size < opened.total:
-            raise SourceFault(f"it was cut off after {self.size:,} of {opened.total:,} bytes", retry=True)
+            raise SourceError(f"it was cut off after {self.size:,} of {opened.total:,} bytes", retry=True)
         if self.size == 0:
-            raise SourceFault("it is an empty file")
+            raise SourceError("it is an empty file")
         self.path.replace(finished)
         return Received(finished, self.size, self.digest.hexdigest())
 
@@ -70,7 +70,7 @@ class _Partial:
     def _begin(self, opened: Opened) -> None:
         expected = self.job.size
         if None not in (opened.total, expected) and opened.total != expected:
-            raise SourceFault(f"it has {opened.total:,} bytes, the manifest says {expected:,}")
+            raise SourceError(f"it has {opened.total:,} bytes, the manifest says {expected:,}")
         if opened.offset == 0 and self.size:
             self.path.unlink()
             self.size = 0
@@ -84,12 +84,12 @@ class _Partial:
         with self.path.open("ab", buffering=0) as file:
             for chunk in opened.chunks:
                 if self.size == 0 and is_html(chunk[:1024]):
-                    raise SourceFault("it sends a web page (HTML) in place of the archive")
+                    raise SourceError("it sends a web page (HTML) in place of the archive")
                 _write(file, chunk)
                 self.digest.update(chunk)
                 self.size += len(chunk)
                 if self.job.size is not None and self.size > self.job.size:
-                    raise SourceFault(f"it sends more than the {self.job.size:,} bytes that the manifest says")
+                    raise SourceError(f"it sends more than the {self.job.size:,} bytes that the manifest says")
                 voice.received(self.size, opened.total)
 
 

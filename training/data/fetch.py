@@ -20,10 +20,10 @@ from backend.errors import BadDataError, DiskError, SourceUnavailableError
 from backend.files import fsync_file
 from training.clock import now_utc
 from training.data import unpack as unpacking
-from training.data.download import Job, Received, SourceFault
+from training.data.download import Job, Received, SourceError
 from training.data.download_process import OutOfTimeError, Watch, download
 from training.data.download_stream import remove
-from training.data.fetch_content import ChangedFault, FirstSeen, check_content
+from training.data.fetch_content import ChangedError, FirstSeen, check_content
 from training.data.manifest import Manifest, Source
 from training.files import read_json, write_json
 from training.reporting.units import size_in_words
@@ -83,6 +83,22 @@ def fetch(manifest: Manifest, datasets: Path, tell: Tellers, backoff: float = 1.
     return target
 
 
+def labels(manifest: Manifest) -> list[str]:
+    """The sources for people and records, without credentials."""
+    return [source.label for source in manifest.sources]
+
+
+def expected_sha256(manifest: Manifest, datasets: Path) -> str | None:
+    """What the archive has to be: by the manifest, else by the first one seen; None where nobody knows."""
+    return manifest.sha256 or FirstSeen(datasets / DOWNLOADS, manifest.name).sha256
+
+
+def fetched_record(target: Path) -> dict[str, Any]:
+    """Which archive the files in ``target`` came from."""
+    record = unpacking.is_complete(target) or {}
+    return {key: record.get(key) for key in ("name", "version", "license", "source", "sha256", "size")}
+
+
 def is_there(manifest: Manifest, target: Path) -> bool:
     """Whether ``target`` is this dataset, complete.
 
@@ -99,7 +115,7 @@ def is_there(manifest: Manifest, target: Path) -> bool:
             "folder, or give the dataset another name in the manifest"
         )
     known = record.get("sources", [])
-    if wanted is None and not {source.label for source in manifest.sources} & set(known):
+    if wanted is None and not set(labels(manifest)) & set(known):
         raise BadDataError(
             f"{target} was fetched from {', '.join(known) or 'elsewhere'}, not from {manifest.sources[0].label}: "
             "delete or move the folder, or give the dataset another name in a manifest"
@@ -175,8 +191,8 @@ class _Fetch:
             except OutOfTimeError:
                 reasons.append(f"({number}) {source.label}: not done within timeouts.total")
                 break
-            except SourceFault as fault:
-                changed = changed or isinstance(fault, ChangedFault)
+            except SourceError as fault:
+                changed = changed or isinstance(fault, ChangedError)
                 reasons.append(f"({number}) {source.label}: {fault}")
                 if number < len(sources):
                     self.tell.say(f"  {fault}; going on with the next source")
@@ -186,7 +202,8 @@ class _Fetch:
         told = f"{self.manifest.name}: none of its {len(self.manifest.sources)} sources gives it: {'; '.join(reasons)}"
         if changed:
             return BadDataError(
-                f"{told}. If the change is meant, put the new sha256 into the manifest, or delete {self.first_seen.path}"
+                f"{told}. If the change is meant, put the new sha256 into the manifest, or "
+                f"delete {self.first_seen.path}"
             )
         return SourceUnavailableError(f"{told}. Run the same command later, or add another source to the manifest")
 
@@ -201,7 +218,7 @@ class _Fetch:
         self.tell.progress("download", received.size, received.size, unit="B")
         try:
             found = check_content(self.manifest, source, received, self.first_seen)
-        except SourceFault:
+        except SourceError:
             remove(job.folder)
             raise
         return self._keep(received, source, found)
@@ -210,9 +227,7 @@ class _Fetch:
         manifest, times = self.manifest, self.manifest.timeouts
         pinned = manifest.sha256 is not None
         folder = self.staging / source.key
-        return Job(
-            source.kind, source.address, folder, manifest.size, pinned, times.connect, times.read, self.backoff
-        )
+        return Job(source.kind, source.address, folder, manifest.size, pinned, times.connect, times.read, self.backoff)
 
     def _watch(self, job: Job) -> Watch:
         checked: set[int | None] = {None, self.manifest.size}
@@ -230,10 +245,10 @@ class _Fetch:
         try:
             size = path.stat().st_size
             if not path.is_file():
-                raise SourceFault("it is no file, expected one archive")
+                raise SourceError("it is no file, expected one archive")
             return Received(path, size, self._sha256(path, size))
         except OSError as error:
-            raise SourceFault(f"it cannot be read ({error.strerror})") from error
+            raise SourceError(f"it cannot be read ({error.strerror})") from error
 
     def _sha256(self, path: Path, size: int) -> str:
         """Hex sha256 of a file, with progress, and stopped when asked to."""
@@ -277,7 +292,7 @@ class _Fetch:
         received = Received(place, now.st_size, str(facts["sha256"]))
         try:
             return _Archive(received, source, check_content(self.manifest, source, received, self.first_seen))
-        except SourceFault:
+        except SourceError:
             place.unlink()
             return None
 
@@ -333,7 +348,7 @@ class _Fetch:
             "sha256": archive.received.sha256,
             "size": archive.received.size,
             "source": archive.source.label,
-            "sources": [source.label for source in manifest.sources],
+            "sources": labels(manifest),
             "fetched": now_utc(),
         }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training.clock import now_utc
-from training.data.download import Received, SourceFault, is_html
+from training.data.download import Received, SourceError, is_html
 from training.data.manifest import Manifest, Source
 from training.data.unpack import format_of, sniff
 from training.files import read_json, write_json
@@ -15,7 +15,7 @@ _OUTER = {"tar.gz": "gz", "tar.zst": "zst", "tar.bz2": "bz2", "tar.xz": "xz"}
 _FORMATS = {outer: name for name, outer in _OUTER.items()}
 
 
-class ChangedFault(SourceFault):
+class ChangedError(SourceError):
     """The content is another than the first one seen of this dataset."""
 
 
@@ -39,20 +39,20 @@ class FirstSeen:
 
 
 def check_content(manifest: Manifest, source: Source, received: Received, first_seen: FirstSeen) -> str:
-    """The archive's format. Raises SourceFault when it is not the dataset's archive."""
+    """The archive's format. Raises SourceError when it is not the dataset's archive."""
     with received.path.open("rb") as file:
         head = file.read(1024)
     if not head:
-        raise SourceFault("it is an empty file")
+        raise SourceError("it is an empty file")
     if is_html(head):
-        raise SourceFault("it sends a web page (HTML) in place of the archive")
+        raise SourceError("it sends a web page (HTML) in place of the archive")
     if manifest.size not in (None, received.size):
-        raise SourceFault(f"it has {received.size:,} bytes, the manifest says {manifest.size:,}; deleted")
+        raise SourceError(f"it has {received.size:,} bytes, the manifest says {manifest.size:,}; deleted")
     if manifest.sha256 not in (None, received.sha256):
-        raise SourceFault(f"its sha256 is {received.sha256}, the manifest says {manifest.sha256}; deleted")
+        raise SourceError(f"its sha256 is {received.sha256}, the manifest says {manifest.sha256}; deleted")
     found = archive_format(manifest, source, received.path)
     if manifest.sha256 is None and first_seen.sha256 not in (None, received.sha256):
-        raise ChangedFault(
+        raise ChangedError(
             f"its sha256 is {received.sha256}, but {first_seen.sha256} was the first one seen "
             f"({first_seen.known.get('time')}); deleted"
         )
@@ -62,12 +62,12 @@ def check_content(manifest: Manifest, source: Source, received: Received, first_
 def archive_format(manifest: Manifest, source: Source, path: Path) -> str:
     """What the manifest says, else the source's name, else the beginning of the file, which must agree.
 
-    Raises SourceFault when it is no archive, or another.
+    Raises SourceError when it is no archive, or another.
     """
     outer = sniff(path)
     expected = manifest.format or format_of(source.file_name)
     if outer is None:
-        raise SourceFault(f"it is no {expected or 'archive that is known here (tar, tar.gz, tar.zst, …, zip)'}")
+        raise SourceError(f"it is no {expected or 'archive that is known here (tar, tar.gz, tar.zst, …, zip)'}")
     if expected is not None and _OUTER.get(expected, expected) != outer:
-        raise SourceFault(f"it is no {expected} but begins like {outer}")
+        raise SourceError(f"it is no {expected} but begins like {outer}")
     return expected or _FORMATS.get(outer, outer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -151,7 +151,7 @@ def is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in _LOOPBACK
 
 
-_CHECKS = {
+_CHECKS: dict[str, Callable[[str], str]] = {
     "gdrive": _drive_id,
     "https": _web_address,
     "file": str,

@@ -32,6 +32,7 @@ class DataSource:
     kind: Literal["flag", "environment", "manifest", "datasets", "sample"]
     reason: str  # one line for the user
     manifest: Manifest | None = None
+    drive_id: str | None = None  # what ``manifest`` was made of, where there is no file of it
 
     @property
     def is_sample(self) -> bool:
@@ -50,9 +51,10 @@ def choose_source(
 ) -> DataSource:
     """``--data`` > TRAIN_WORKER_DATA > ``data.manifest`` or a Drive id > datasets/<task>/ > the built-in sample.
 
-    A Drive id comes by ``--drive-id`` > TRAIN_WORKER_DRIVE_ID. The word ``sample`` (a folder of that name is ``./sample``) asks for the sample; by itself it is taken only when
-    nothing is configured, ``datasets_dir`` holds nothing and no GPU is at work. Raises BadDataError for a folder that
-    is missing, empty or no folder, and where the sample would have to be asked for, ConfigError for a wrong manifest or id.
+    A Drive id comes by ``--drive-id`` > TRAIN_WORKER_DRIVE_ID. The word ``sample`` (a folder of that name is
+    ``./sample``) asks for the sample; by itself it is taken only when nothing is configured, ``datasets_dir`` holds
+    nothing and no GPU is at work. Raises BadDataError for a folder that is missing, empty or no folder, and where the
+    sample would have to be asked for, ConfigError for a wrong manifest or id.
     """
     if data_flag is not None:
         return _named(data_flag, "flag", "--data")
@@ -96,7 +98,7 @@ def _to_fetch(
     else:
         return None
     folder = datasets_dir / what.name
-    return DataSource(folder, "manifest", f"data: {folder} (from {origin})", what)
+    return DataSource(folder, "manifest", f"data: {folder} (from {origin})", what, drive_id)
 
 
 def sample_folder(task: str, datasets_dir: Path, output_dir: Path, make: Callable[[Path], None]) -> Path:
