@@ -12,7 +12,6 @@ from training.data.source import DataSource
 from training.requests import PrepareRequest
 from training.run import Run
 
-
 AnyRequest = TypeVar("AnyRequest", bound=PrepareRequest)
 
 

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.utils import select_proxy
@@ -27,12 +27,28 @@ def download(job: Job, voice: Voice) -> Received:
 
     @contextmanager
     def open_from(offset: int, validator: str | None) -> Iterator[Opened]:
-        with requests.Session() as session:
+        with _Session(job) as session:
             session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
             with closing(_answer(session, job, offset, validator)) as answer:
                 yield _opened(job, answer, offset)
 
     return receive(job, open_from, voice)
+
+
+class _Session(requests.Session):
+    """Follows redirects, but not down to plain http, where anybody on the way could change the bytes unseen."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self._job = job
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        target = super().get_redirect_target(resp)
+        url = urljoin(resp.url, target or "")
+        if urlsplit(url).scheme == "http" and not is_loopback(url) and not self._job.pinned:
+            _close(resp)
+            raise SourceError("it leads on to plain http, which anybody on the way can change; give the sha256")
+        return target
 
 
 def _answer(session: requests.Session, job: Job, offset: int, validator: str | None) -> requests.Response:
@@ -43,9 +59,9 @@ def _answer(session: requests.Session, job: Job, offset: int, validator: str | N
     try:
         answer = session.get(job.address, headers=headers, stream=True, timeout=(job.connect, job.read))
     except (requests.RequestException, StreamError, UnicodeError) as error:
+        _close(getattr(error, "response", None))
         raise network_fault(error, job) from error
     try:
-        _refuse_plain_http(job, answer)
         if answer.status_code != 416:
             refuse_status(answer.status_code, answer.headers.get("Retry-After"))
     except SourceError:
@@ -54,10 +70,9 @@ def _answer(session: requests.Session, job: Job, offset: int, validator: str | N
     return answer
 
 
-def _refuse_plain_http(job: Job, answer: requests.Response) -> None:
-    for url in (*(step.headers.get("Location", "") for step in answer.history), answer.url):
-        if urlsplit(url).scheme == "http" and not is_loopback(url) and not job.pinned:
-            raise SourceError("it leads on to plain http, which anybody on the way can change; give the sha256")
+def _close(answer: requests.Response | None) -> None:
+    if answer is not None:
+        answer.close()
 
 
 def refuse_status(status: int, retry_after: str | None = None) -> None:

@@ -34,7 +34,8 @@ def receive(job: Job, open_from: Opener, voice: Voice) -> Received:
 
     Raises SourceError, and OSError when the disk fails.
     """
-    return persistently(lambda: _Partial(job).complete(open_from, voice), job, voice)
+    partial = _Partial(job)
+    return persistently(lambda: partial.complete(open_from, voice), job, voice)
 
 
 class _Partial:
@@ -47,13 +48,14 @@ class _Partial:
         self.known: dict[str, Any] = read_json(state) if state.exists() else {}
         self.size = self.path.stat().st_size if self.path.exists() else 0
         self.digest = hashlib.sha256()
+        self.digested = 0  # bytes that are in it
 
     def complete(self, open_from: Opener, voice: Voice) -> Received:
         finished = self.job.folder / DATA
         with open_from(self._offset(), self.known.get("validator")) as opened:
             self._begin(opened)
             if opened.offset != self.size:
-                remove(self.job.folder)
+                self._drop()
                 raise SourceError("it sends other bytes than it was asked for", retry=True)
             self._append(opened, voice)
         if opened.total is not None and self.size < opened.total:
@@ -72,12 +74,17 @@ class _Partial:
         if None not in (opened.total, expected) and opened.total != expected:
             raise SourceError(f"it has {opened.total:,} bytes, the manifest says {expected:,}")
         if opened.offset == 0 and self.size:
-            self.path.unlink()
-            self.size = 0
-        write_json(self.job.folder / _STATE, {"validator": opened.validator})
-        if self.size:
+            self._drop()
+        self.known = {"validator": opened.validator}
+        write_json(self.job.folder / _STATE, self.known)
+        if self.digested != self.size:
             with self.path.open("rb") as file:
                 self.digest = hashlib.file_digest(file, "sha256")
+            self.digested = self.size
+
+    def _drop(self) -> None:
+        remove(self.job.folder)
+        self.size, self.digested, self.digest = 0, 0, hashlib.sha256()
 
     def _append(self, opened: Opened, voice: Voice) -> None:
         voice.received(self.size, opened.total)
@@ -88,6 +95,7 @@ class _Partial:
                 _write(file, chunk)
                 self.digest.update(chunk)
                 self.size += len(chunk)
+                self.digested = self.size
                 if self.job.size is not None and self.size > self.job.size:
                     raise SourceError(f"it sends more than the {self.job.size:,} bytes that the manifest says")
                 voice.received(self.size, opened.total)
