@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError as StreamError
 
 from training.data.download import DATA, Job, Received, SourceError, Voice, disk_error, persistently
 from training.data.download_https import network_fault, refuse_status
+from training.data.download_stream import remove
 from training.files import read_json, write_json
 
 _MOST_REQUESTS = 20  # without a byte of the file; a download with confirmation and redirects takes six
@@ -91,18 +92,14 @@ def _refuse_change(job: Job, total: int | None) -> None:
     if total is None:
         return
     if job.size not in (None, total):
+        remove(job.folder)
         raise SourceError(f"it has {total:,} bytes, the manifest says {job.size:,}")
     known = _known_size(job)
     if known is None:
         write_json(job.folder / _STATE, {"size": total})
     elif known != total:
-        _forget(job.folder)
+        remove(job.folder)
         raise SourceError("the file has changed since its download began", retry=True)
-
-
-def _forget(folder: Path) -> None:
-    for path in (*folder.glob(f"{DATA}*"), folder / _STATE):
-        path.unlink(missing_ok=True)
 
 
 class _Requests(logging.Handler):
@@ -181,7 +178,7 @@ def _page(text: str, seen: _Requests) -> SourceError:
 
 def _broken(text: str, job: Job) -> SourceError:
     if "byte range" in text:  # what is there cannot be continued: from the beginning, next time
-        _forget(job.folder)
+        remove(job.folder)
         return SourceError("Drive does not continue a file where it was cut", retry=True)
     if "incomplete" in text:
         return SourceError("the connection was cut in the middle of the file", retry=True)

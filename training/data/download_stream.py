@@ -72,6 +72,7 @@ class _Partial:
     def _begin(self, opened: Opened) -> None:
         expected = self.job.size
         if None not in (opened.total, expected) and opened.total != expected:
+            self._drop()
             raise SourceError(f"it has {opened.total:,} bytes, the manifest says {expected:,}")
         if opened.offset == 0 and self.size:
             self._drop()
@@ -97,6 +98,7 @@ class _Partial:
                 self.size += len(chunk)
                 self.digested = self.size
                 if self.job.size is not None and self.size > self.job.size:
+                    self._drop()
                     raise SourceError(f"it sends more than the {self.job.size:,} bytes that the manifest says")
                 voice.received(self.size, opened.total)
 

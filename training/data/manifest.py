@@ -201,7 +201,7 @@ def load_manifest(path: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate({"name": path.stem, **content})
     except ValidationError as error:
-        raise ConfigError(_told([f"{path}: {_line(one)}" for one in error.errors(include_url=False)])) from None
+        raise ConfigError(_told([f"{path}: {_line(one)}" for one in _problems(error)])) from None
     return manifest.model_copy(update={"sources": tuple(_from(path.parent, one) for one in manifest.sources)})
 
 
@@ -221,6 +221,13 @@ def _told(problems: list[str]) -> str:
     return problems[0] if len(problems) == 1 else "\n  ".join([f"{len(problems)} things are wrong:", *problems])
 
 
+def _problems(error: ValidationError) -> list[Any]:
+    """Pydantic's errors, without the one that no source is left where each of them is told to be wrong."""
+    found = error.errors(include_url=False)
+    wrong_source = any(one["loc"][:1] == ("sources",) and len(one["loc"]) > 1 for one in found)
+    return [one for one in found if not (wrong_source and one["type"] == "too_short")]
+
+
 def _line(error: Any) -> str:
     """One pydantic error as `key: what is wrong`."""
     key = _key(error["loc"])
@@ -228,6 +235,8 @@ def _line(error: Any) -> str:
         return f"there is no key {key}" + _nearest(error["loc"])
     if error["type"] == "missing":
         return f"{key} is missing"
+    if error["type"] == "too_short":
+        return f"{key}: expected at least one"
     words = str(error["msg"]).removeprefix("Value error, ")
     return f"{key}: {words}" if key else words
 
