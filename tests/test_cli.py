@@ -78,8 +78,8 @@ def request_of(pipeline: Recorder) -> Any:
 
 def test_train_carries_every_flag(pipeline: Recorder) -> None:
     command = (
-        "train --task landmarks --data d --drive-id i --config c --set a.b=1 --config-override c=[2] --run-name n --seed 7 "
-        "--output o --datasets s --resume never"
+        "train --task landmarks --data d --drive-id i --config c --set a.b=1 --config-override c=[2] "
+        "--run-name n --seed 7 --output o --datasets s --resume never"
     )
     assert run(command) == errors.DONE
     assert pipeline.calls[0][0] == "train"

@@ -41,7 +41,7 @@ def manifest(*sources: dict[str, str], **keys: object) -> str:
     return "data.manifest=radar.yaml"
 
 
-# --- the command, in a process of its own -----------------------------------------------------------------------------
+# --- the command, in a process of its own ---------------------------------------------------------------------------
 
 
 def worker(*words: str) -> list[str]:
@@ -87,7 +87,7 @@ def test_stopped_in_the_middle_of_a_slow_download_and_continued_from_a_mirror_to
     assert len(contents(Path("datasets/radar"))["a.nc"]) == 2 << 20
 
 
-# --- in this process: what it says and how it ends ----------------------------------------------------------------------
+# --- in this process: what it says and how it ends ------------------------------------------------------------------
 
 
 def test_when_nothing_can_be_fetched_it_is_one_line_and_69(web: Web, capfd: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +133,7 @@ def test_a_folder_needs_no_fetching(web: Web, capfd: pytest.CaptureFixture[str])
     assert "nothing to fetch" in capfd.readouterr().out
 
 
-# --- training on what is fetched ----------------------------------------------------------------------------------------
+# --- training on what is fetched ------------------------------------------------------------------------------------
 
 
 @pytest.fixture

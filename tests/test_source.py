@@ -20,7 +20,6 @@ from training.schema import RunConfig
 from training.settle import settle
 from training.tasks import TASKS
 
-
 ID, OTHER_ID = "1aBcDeFgHiJkLmNoPqRsTuVwXyZ", "1zYxWvUtSrQpOnMlKjIhGfEdCbA"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,11 @@ def test_an_id_is_found_in_any_of_its_links(text: str) -> None:
 def test_what_is_no_id_is_refused_by_its_flag(text: str) -> None:
     with pytest.raises(ConfigError, match="--drive-id: expected a Drive file's id"):
         drive_manifest(text, "convlstm", "--drive-id")
+
+
+def test_the_documented_manifest_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text("utf-8")
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    manifest = load(tmp_path, text)
+    assert set(manifest.model_fields_set) == set(Manifest.model_fields), "every key is shown"
+    assert [source.kind for source in manifest.sources] == ["gdrive", "https", "rclone", "fsspec", "file"]
