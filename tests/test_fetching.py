@@ -7,13 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from backend.errors import CONFIG, DONE, SOURCE_UNAVAILABLE, USAGE
+from backend.errors import CONFIG, DONE, INTERRUPTED, SOURCE_UNAVAILABLE, USAGE
 from tests.data.fake_drive import File, Web, web_in
 from tests.data.fetching import DRIVE_ID, FILES, contents, sha256, tar_gz
 from tests.runs import places, register_tiny, run_of, train
@@ -195,6 +196,30 @@ def test_a_run_that_could_not_fetch_is_continued(
     assert main(["evaluate", run.name, *places(tmp_path)]) == DONE, "the run knows its Drive file"
     assert len(numbers.asked) == 2
     capfd.readouterr()
+
+
+def test_a_training_that_is_stopped_while_it_fetches_is_continued(
+    web: Web, numbers: File, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    numbers.stall_after = 1000
+    numbers.step = 500
+    words = ["--set", manifest({"https": URL})]
+
+    def stop() -> None:
+        while numbers.sent < 1000:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
+    assert train_tiny(tmp_path, *words) == INTERRUPTED
+    assert capfd.readouterr().err == "stopped by SIGTERM; run the same command to continue\n"
+    run = run_of(tmp_path, "tiny")
+    assert Run(run).metadata["state"] == "interrupted"
+    assert stages(run) == ["download"]
+    numbers.stall_after = None
+    assert train_tiny(tmp_path, *words) == DONE
+    assert run_of(tmp_path, "tiny") == run
+    assert stages(run)[:4] == ["download", "download", "unpack", "preparation"]
 
 
 def test_other_data_than_the_runs_begin_another_run(web: Web, numbers: File, tmp_path: Path) -> None:

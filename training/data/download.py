@@ -7,6 +7,7 @@ the next one goes on.
 from __future__ import annotations
 
 import errno
+import hashlib
 import random
 import re
 import time
@@ -20,6 +21,7 @@ TRIES = 5  # in a row without a new byte
 LONGEST_PAUSE = 30.0  # between two tries, seconds
 LONGEST_WAIT = 120.0  # what a server may ask for with Retry-After, seconds
 _TELL_SECONDS = 0.1
+_BLOCK = 1 << 22
 DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 Result = TypeVar("Result")
@@ -62,7 +64,7 @@ class SourceError(Exception):
 
 
 class Voice:
-    """What a download tells its parent: bytes, at most ten times a second, and each pause."""
+    """What a download tells its parent: what it does, at most ten times a second, and each pause."""
 
     def __init__(self, send: Callable[[tuple[Any, ...]], None]) -> None:
         self._send = send
@@ -75,6 +77,13 @@ class Voice:
         if now >= self._next or done == total:
             self._next = now + _TELL_SECONDS
             self._send(("bytes", done, total))
+
+    def reading(self, done: int, total: int) -> None:
+        """What is there is being read, for its sha256: not a new byte, but no stall either."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _TELL_SECONDS
+            self._send(("reading", done, total))
 
     def waiting(self, seconds: float, why: str) -> None:
         self._send(("waiting", seconds, why))
@@ -103,6 +112,17 @@ def _pause(fault: SourceError, backoff: float, tries: int) -> float:
     if fault.after > LONGEST_WAIT:
         raise SourceError(f"{fault}; it asks to come back in {fault.after:,.0f} s") from fault
     return fault.after
+
+
+def digest_of(path: Path, tell: Callable[[int, int], None]) -> hashlib._Hash:
+    """The sha256 of a file so far; ``tell`` is told (done, total) bytes along the way. Raises OSError as it comes."""
+    digest, done, total = hashlib.sha256(), 0, path.stat().st_size
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            done += len(block)
+            tell(done, total)
+    return digest
 
 
 def is_html(head: bytes) -> bool:

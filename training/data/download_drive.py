@@ -6,7 +6,6 @@ that leads to itself for ever. Its requests, which urllib3 logs with host and st
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import requests
 from gdown.exceptions import DownloadCancelled, DownloadError, FileURLRetrievalError
 from urllib3.exceptions import HTTPError as StreamError
 
-from training.data.download import DATA, Job, Received, SourceError, Voice, disk_error, persistently
+from training.data.download import DATA, Job, Received, SourceError, Voice, digest_of, disk_error, persistently
 from training.data.download_https import network_fault, refuse_status
 from training.data.download_stream import remove
 from training.files import read_json, write_json
@@ -45,9 +44,8 @@ def _once(job: Job, voice: Voice) -> Received:
         with _requests_watched() as seen:
             _call_gdown(job, voice, seen, finished)
     finished.chmod(0o644)
-    with finished.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Received(finished, finished.stat().st_size, digest)
+    digest = digest_of(finished, voice.reading)
+    return Received(finished, finished.stat().st_size, digest.hexdigest())
 
 
 def _call_gdown(job: Job, voice: Voice, seen: _Requests, finished: Path) -> None:

@@ -26,6 +26,7 @@ from training.data.download import Job, Received, SourceError, Voice, disk_error
 from training.data.workers import signals_held, start_worker
 
 _POLL_SECONDS = 0.1  # how long a stop can go unnoticed
+_LEAVE_SECONDS = 2.0  # for a killed process to be gone
 _MODULES = {
     kind: f"training.data.download_{module}"
     for kind, module in {"gdrive": "drive", "https": "https", "fsspec": "fsspec", "rclone": "rclone"}.items()
@@ -43,6 +44,7 @@ class Watch:
     stall: float  # seconds without a new byte, pauses that a server asked for left out
     deadline: float  # of time.monotonic()
     received: Callable[[int, int | None], None]  # bytes: (done, total)
+    reading: Callable[[int, int], None]  # the same of what is there, for its sha256
     say: Callable[[str], None]
     check_stop: Callable[[], None]
 
@@ -64,6 +66,9 @@ def download(job: Job, watch: Watch) -> Received:
                     watch.received(done, total)
                     if done != most:
                         most, patience = done, now + watch.stall
+                case ("reading", done, total):
+                    watch.reading(done, total)
+                    patience = now + watch.stall
                 case ("waiting", seconds, why):
                     watch.say(f"  {why}; next try in {seconds:.0f} s")
                     patience = now + seconds + watch.stall
@@ -92,9 +97,10 @@ def _running(job: Job) -> Iterator[tuple[BaseProcess, Connection]]:
         for kill in (lambda: os.killpg(process.pid or 0, signal.SIGKILL), process.kill):
             with suppress(ProcessLookupError, PermissionError):  # it may not lead a group yet
                 kill()
-        process.join()
-        process.close()
         ours.close()
+        process.join(_LEAVE_SECONDS)
+        with suppress(ValueError):  # a dead disk or mount may hold it; it ends when that lets go
+            process.close()
 
 
 def _next_message(process: BaseProcess, pipe: Connection) -> tuple[Any, ...] | None:

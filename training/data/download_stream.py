@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.data.download import DATA, Job, Received, SourceError, Voice, is_html, persistently
+from training.data.download import DATA, Job, Received, SourceError, Voice, digest_of, is_html, persistently
 from training.files import read_json, write_json
 
 BLOCK = 1 << 18
@@ -52,6 +52,8 @@ class _Partial:
 
     def complete(self, open_from: Opener, voice: Voice) -> Received:
         finished = self.job.folder / DATA
+        if self._offset() not in (0, self.digested):
+            self.digest, self.digested = digest_of(self.path, voice.reading), self.size
         with open_from(self._offset(), self.known.get("validator")) as opened:
             self._begin(opened)
             if opened.offset != self.size:
@@ -78,10 +80,6 @@ class _Partial:
             self._drop()
         self.known = {"validator": opened.validator}
         write_json(self.job.folder / _STATE, self.known)
-        if self.digested != self.size:
-            with self.path.open("rb") as file:
-                self.digest = hashlib.file_digest(file, "sha256")
-            self.digested = self.size
 
     def _drop(self) -> None:
         remove(self.job.folder)
@@ -92,6 +90,7 @@ class _Partial:
         with self.path.open("ab", buffering=0) as file:
             for chunk in opened.chunks:
                 if self.size == 0 and is_html(chunk[:1024]):
+                    self._drop()
                     raise SourceError("it sends a web page (HTML) in place of the archive")
                 _write(file, chunk)
                 self.digest.update(chunk)

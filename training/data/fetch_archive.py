@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from collections.abc import Callable
@@ -11,8 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from backend.errors import BadDataError, DiskError, SourceUnavailableError
-from backend.files import fsync_file
-from training.data.download import Job, Received, SourceError
+from training.data.download import Job, Received, SourceError, digest_of
 from training.data.download_process import OutOfTimeError, Watch, download
 from training.data.download_stream import remove
 from training.data.fetch_content import ChangedError, FirstSeen, check_content
@@ -38,6 +36,14 @@ class Tellers:
     progress: ShowProgress
     check_stop: Callable[[], None]
     stage: Callable[[str], None] = lambda name: None  # "download", "unpack": as each begins
+
+
+def _boot() -> str:
+    """Which start of which machine this is: within one, what was written is there, whatever was killed."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,12 @@ class ArchiveFetch:
                 self._require_space((total or 0) - done, total)
             self.tell.progress("download", done, total, unit="B")
 
-        return Watch(self.manifest.timeouts.stall, self.deadline, received, self.tell.say, self.tell.check_stop)
+        stall, tell = self.manifest.timeouts.stall, self.tell
+        return Watch(stall, self.deadline, received, self._reading, tell.say, tell.check_stop)
+
+    def _reading(self, done: int, total: int) -> None:
+        self.tell.check_stop()
+        self.tell.progress("verifying", done, total, unit="B")
 
     def _local_file(self, path: Path) -> Received:
         """A file on this machine is read where it is, without a copy."""
@@ -134,31 +145,20 @@ class ArchiveFetch:
             size = path.stat().st_size
             if not path.is_file():
                 raise SourceError("it is no file, expected one archive")
-            return Received(path, size, self._sha256(path, size))
+            return Received(path, size, digest_of(path, self._reading).hexdigest())
         except OSError as error:
             raise SourceError(f"it cannot be read ({error.strerror})") from error
-
-    def _sha256(self, path: Path, size: int) -> str:
-        """Hex sha256 of a file, with progress, and stopped when asked to."""
-        digest, done = hashlib.sha256(), 0
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-                done += len(block)
-                self.tell.check_stop()
-                self.tell.progress("verifying", done, size, unit="B")
-        return digest.hexdigest()
 
     def _keep(self, received: Received, source: Source, found: str) -> Archive:
         """Give the checked file its place, from where unpacking goes on also after an interruption."""
         place = self.staging / f"{self.manifest.name}.{found}"
-        fsync_file(received.path)
         facts = {
             "file": place.name,
             "sha256": received.sha256,
             "size": received.size,
             "mtime_ns": received.path.stat().st_mtime_ns,
             "source": source.key,
+            "boot": _boot(),
         }
         write_json(self.staging / _VERIFIED, facts)
         received.path.replace(place)
@@ -176,6 +176,9 @@ class ArchiveFetch:
         unchanged = (facts.get("size"), facts.get("mtime_ns")) == (now.st_size, now.st_mtime_ns)
         if source is None or not unchanged or self.manifest.sha256 not in (None, facts.get("sha256")):
             place.unlink()
+            return None
+        if facts.get("boot") != _boot() and digest_of(place, self._reading).hexdigest() != facts["sha256"]:
+            place.unlink()  # power was lost before it was on the disk
             return None
         received = Received(place, now.st_size, str(facts["sha256"]))
         try:
