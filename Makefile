@@ -6,7 +6,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train prepare evaluate predict report test crash test-container check lock clean \
+.PHONY: help setup setup-dev train fetch prepare evaluate predict report test crash test-container check lock clean \
         bench-data bench-loop bench-gpu docker-build docker-train docker-dev docker-run docker-shell
 
 # Words so common that others use them too: only what stands on make's own command line counts.
@@ -63,6 +63,9 @@ $(VENV)/.ready-dev: $(TORCH_LOCK) $(TRAIN_LOCK) $(DEV_LOCK) | $(VENV)/bin/python
 
 train: $(READY) ## Prepare, train, evaluate, report: TASK= DATA= CONFIG= (RUN= continues that run)
 	@$(WORKER) train $(CHOICE) $(call HAVING,RUN,--resume) $(ARGS)
+
+fetch: $(READY) ## Download and unpack the dataset: CONFIG= (ARGS="--set data.manifest=FILE" or "--drive-id ID")
+	@$(WORKER) fetch $(call HAVING,TASK,--task) $(call HAVING,CONFIG,--config) $(ARGS)
 
 prepare: $(READY) ## Read, check, split and cache the data: TASK= DATA= CONFIG=
 	@$(WORKER) prepare $(CHOICE) $(ARGS)

@@ -55,7 +55,12 @@ class Recorder(types.ModuleType):
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder("training.pipeline")
-    for package, name in [(training, "pipeline"), (training, "run"), (training.reporting, "report")]:
+    for package, name in [
+        (training, "pipeline"),
+        (training, "fetching"),
+        (training, "run"),
+        (training.reporting, "report"),
+    ]:
         monkeypatch.setitem(sys.modules, f"{package.__name__}.{name}", recorder)
         monkeypatch.setattr(package, name, recorder, raising=False)
     monkeypatch.delenv("TASK", raising=False)
@@ -73,14 +78,15 @@ def request_of(pipeline: Recorder) -> Any:
 
 def test_train_carries_every_flag(pipeline: Recorder) -> None:
     command = (
-        "train --task landmarks --data d --config c --set a.b=1 --config-override c=[2] --run-name n --seed 7 "
-        "--output o --datasets s --resume never"
+        "train --task landmarks --data d --drive-id i --config c --set a.b=1 --config-override c=[2] "
+        "--run-name n --seed 7 --output o --datasets s --resume never"
     )
     assert run(command) == errors.DONE
     assert pipeline.calls[0][0] == "train"
     assert request_of(pipeline) == TrainRequest(
         task="landmarks",
         data="d",
+        drive_id="i",
         config="c",
         sets=("a.b=1", "c=[2]"),
         run_name="n",
@@ -122,12 +128,14 @@ def test_the_task_comes_by_flag_else_environment_else_config_file(
 
 
 def test_the_other_commands_reach_their_functions(pipeline: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fetch --drive-id i --set a=1 --datasets s") == 0
     assert run("prepare --data sample --set a=1 --seed 2") == 0
     assert run("prepare --prune") == 0
     assert run("evaluate 2026 --split test --output o") == 0
     assert run("predict 2026 a b --out r") == 0
     assert run("report 2026 --output o") == 0
     assert pipeline.calls == [
+        ("fetch", (PrepareRequest(task="convlstm", drive_id="i", sets=("a=1",), datasets=Path("s")),)),
         ("prepare", (PrepareRequest(task="convlstm", data="sample", sets=("a=1",), seed=2),)),
         ("prepare", (PrepareRequest(task="convlstm", prune=True),)),
         ("evaluate", (EvaluateRequest(run="2026", split="test", output=Path("o")),)),

@@ -54,6 +54,10 @@ Task = Annotated[
     str | None, typer.Option("--task", envvar="TASK", help=f"The kind of training job, if not {DEFAULT_TASK}.")
 ]
 Data = Annotated[str | None, typer.Option("--data", metavar="FOLDER|sample", help="The dataset's folder.")]
+DriveId = Annotated[
+    str | None,
+    typer.Option("--drive-id", metavar="ID", help="Fetch this Google Drive file as the dataset."),
+]
 Config = Annotated[str | None, typer.Option("--config", metavar="PRESET|FILE", help="A preset, or a YAML file.")]
 Sets = Annotated[
     list[str] | None,
@@ -70,6 +74,7 @@ def train(
     context: typer.Context,
     task: Task = None,
     data: Data = None,
+    drive_id: DriveId = None,
     config: Config = None,
     sets: Sets = None,
     run_name: Annotated[str | None, typer.Option("--run-name", help="Becomes part of the run's id.")] = None,
@@ -89,6 +94,7 @@ def train(
     request = TrainRequest(
         task=name_of_task(task, config),
         data=data,
+        drive_id=drive_id,
         config=config,
         sets=tuple(sets or ()),
         seed=seed,
@@ -107,9 +113,35 @@ def train(
 
 
 @app.command()
+def fetch(
+    task: Task = None,
+    drive_id: DriveId = None,
+    config: Config = None,
+    sets: Sets = None,
+    output: Output = OUTPUT,
+    datasets: Datasets = DATASETS,
+) -> None:
+    """Download and unpack the dataset that data.manifest or a Drive id names; go on where that was interrupted."""
+    from training import fetching
+    from training.config import name_of_task
+
+    fetching.fetch(
+        PrepareRequest(
+            task=name_of_task(task, config),
+            drive_id=drive_id,
+            config=config,
+            sets=tuple(sets or ()),
+            output=output,
+            datasets=datasets,
+        )
+    )
+
+
+@app.command()
 def prepare(
     task: Task = None,
     data: Data = None,
+    drive_id: DriveId = None,
     config: Config = None,
     sets: Sets = None,
     seed: Seed = None,
@@ -125,6 +157,7 @@ def prepare(
         PrepareRequest(
             task=name_of_task(task, config),
             data=data,
+            drive_id=drive_id,
             config=config,
             sets=tuple(sets or ()),
             seed=seed,

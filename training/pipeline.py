@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from backend.errors import BadDataError, ConfigError, InterruptedRunError, Worke
 from backend.files import write_atomic
 from training.assemble import assemble
 from training.config import LoadedConfig, config_hash, dump_yaml
+from training.data.fetch import Tellers, fetch
 from training.data.prepared import prune
 from training.data.source import DataSource, sample_folder
 from training.engine.device import Precision, choose_device
@@ -38,6 +39,7 @@ from training.reporting.progress import Progress
 from training.reporting.units import duration
 from training.requests import EvaluateRequest, PredictRequest, PrepareRequest, TrainRequest
 from training.run import Run, create_run, matching_run, resolve_run
+from training.run_data import data_of, data_record, fetched_alike, is_away, note_fetched, with_data_of
 from training.settle import settle
 from training.tasks import task_class
 from training.tasks.protocol import PrepareContext, Prepared, Task
@@ -56,9 +58,11 @@ class Work:
     display: Progress
     stop: StopRequest
 
-    @property
-    def data(self) -> Path:
-        """The dataset's folder; the sample is made when it is not there."""
+    def data(self, stage: Callable[[str], None] = lambda name: None) -> Path:
+        """The dataset's folder; what is not there is fetched, the sample is made. ``stage`` is told what begins."""
+        if self.source.manifest is not None:
+            tell = Tellers(self.log.say, self.display.update, self.stop.check, stage)
+            return fetch(self.source.manifest, self.request.datasets, tell)
         if self.source.path is not None:
             return self.source.path
         make = type(self.task).make_sample
@@ -107,7 +111,7 @@ def _begin(request: TrainRequest, stop: StopRequest) -> tuple[Run | None, Work]:
         return None, work
     wanted = "sample" if source.path is None else str(source.path.resolve())
     identity = (config_hash(loaded.config), _run_name(request, loaded))
-    return matching_run(request.output, request.task, *identity, lambda run: _data_of(run) == wanted), work
+    return matching_run(request.output, request.task, *identity, lambda run: data_of(run) == wanted), work
 
 
 def _settle_extension(run: Run, request: TrainRequest) -> tuple[TrainRequest, LoadedConfig, DataSource]:
@@ -118,8 +122,8 @@ def _settle_extension(run: Run, request: TrainRequest) -> tuple[TrainRequest, Lo
         raise ConfigError(
             "--resume RUN takes the run's own config.yaml; change single keys with --set instead of --config"
         )
-    data = request.data or _data_of(run)
-    request = replace(request, task=run.metadata["task"], config=str(run.path("config.yaml")), data=data)
+    request = replace(request, task=run.metadata["task"], config=str(run.path("config.yaml")))
+    request = with_data_of(run, request)
     loaded, source = settle(request, os.environ)
     check_extension(run, loaded)
     return request, loaded, source
@@ -140,14 +144,6 @@ def _run_name(request: TrainRequest, loaded: LoadedConfig) -> str:
     return name
 
 
-def _data_of(run: Run) -> str | None:
-    """The data that a run was trained on, from its own place: the path was kept relative to the run folder."""
-    kept = run.metadata.get("data", {})
-    if kept.get("is_sample"):
-        return "sample"
-    return str(run.path(kept["path"]).resolve()) if kept.get("path") else None
-
-
 def _new_run(request: TrainRequest, work: Work) -> Run:
     config, source = work.loaded.config, work.source
     run = create_run(
@@ -166,12 +162,14 @@ def _new_run(request: TrainRequest, work: Work) -> Run:
             "git": git_state(),
         },
     )
-    path = os.path.relpath(source.path, run.folder) if source.path else None
-    run.update(data={"path": path, "is_sample": source.is_sample})
+    run.update(data=data_record(run, source))
     return run
 
 
 def _unchanged(run: Run, work: Work) -> bool:
+    """Whether the run's dataset is still the same; what would have to be fetched again is told by its manifest."""
+    if is_away(work.source):
+        return fetched_alike(run, work.source)
     prepared = _prepare(work)
     return prepared.fingerprint == run.metadata.get("dataset", {}).get("fingerprint")
 
@@ -273,9 +271,10 @@ def _say_settled(work: Work) -> None:
 
 def _prepare(work: Work, run: Run | None = None) -> Prepared:
     """The dataset, prepared; recorded in the run where there is one."""
+    data = work.data(lambda name: run.event("stage", stage=name) if run is not None else None)
     if run is not None:
+        note_fetched(run, work.source)
         run.event("stage", stage="preparation")
-    data = work.data
     prepared = work.task.prepare(
         PrepareContext(
             source=data,
@@ -445,13 +444,15 @@ def evaluate(request: EvaluateRequest) -> int:
         run = resolve_run(request.output, request.run)
         named = Path(request.run)
         artifact = open_artifact(named if is_checkpoint(named) else run.folder)
-        data = request.data or _data_of(run)
-        prepare_request = PrepareRequest(
-            task=run.metadata["task"],
-            data=data,
-            config=str(run.path("config.yaml")),
-            output=request.output,
-            datasets=request.datasets,
+        prepare_request = with_data_of(
+            run,
+            PrepareRequest(
+                task=run.metadata["task"],
+                data=request.data,
+                config=str(run.path("config.yaml")),
+                output=request.output,
+                datasets=request.datasets,
+            ),
         )
         loaded, source = settle(prepare_request, os.environ)
         work = _work(prepare_request, loaded, source, stop)

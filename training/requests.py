@@ -26,6 +26,7 @@ class PrepareRequest(Places):
     config: str | None = None  # a preset's name or a file
     sets: tuple[str, ...] = ()  # "key.sub=value"
     seed: int | None = None
+    drive_id: str | None = None  # a Google Drive file that is the dataset's archive
     prune: bool = False  # `prepare` alone: then delete every other prepared cache beside this one
 
 

@@ -27,7 +27,15 @@ def settle(
     """
     loaded = load_request(request, request.config, environ)
     manifest = getattr(getattr(loaded.config, "data", None), "manifest", None)
-    source = choose_source(request.task, request.data, environ, manifest, request.datasets, has_gpu(loaded.config))
+    source = choose_source(
+        request.task,
+        request.data,
+        environ,
+        manifest,
+        request.datasets,
+        has_gpu(loaded.config),
+        drive_id=request.drive_id,
+    )
     if source.is_sample and request.config is None and SAMPLE in preset_names(request.task):
         loaded = load_request(request, SAMPLE, environ)
     return loaded, source
