@@ -175,7 +175,7 @@ def _fill(folder: Path, file: FileIO, archive_format: str, watch: Watch, record:
         if not unpacked.files:
             raise ArchiveError("holds no file; expected a dataset")
         full = {**record, "files": unpacked.files, "bytes": unpacked.bytes}
-        (folder / RECORD).write_text(to_json(full, indent=1) + "\n", "utf-8")
+        _write_file(folder, RECORD, [(to_json(full, indent=1) + "\n").encode()], durable)
         folder.chmod(0o755)
         durable.finish(watch.check_stop)
     watch.finish()
