@@ -25,7 +25,7 @@ FILES = {"events/a.nc": bytes(range(256)) * 900, "events/deep/er/b.nc": b"b" * 1
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "tar": bytes,
     "tar.gz": lambda data: gzip.compress(data, mtime=0),
-    "tar.zst": lambda data: zstandard.ZstdCompressor().compress(data),
+    "tar.zst": lambda data: zstandard.ZstdCompressor(write_checksum=True).compress(data),
     "tar.bz2": bz2.compress,
     "tar.xz": lzma.compress,
 }
@@ -106,12 +106,13 @@ class Bench:
 
     def unpack(self, data: bytes, archive_format: str = "tar", limits: Limits | None = None, **more: Any) -> Unpacked:
         words: dict[str, Any] = {
+            "format": archive_format,
             "record": {"sha256": "1" * 64},
             "progress": lambda what, done, total: None,
             "check_stop": lambda: None,
         }
         archive = self.write(data, archive_format)
-        return unpack(archive, self.target, format=archive_format, limits=limits or Limits(), **words | more)
+        return unpack(archive, self.target, limits=limits or Limits(), **words | more)
 
     def refusal(
         self, data: bytes, archive_format: str = "tar", kind: type[WorkerError] = BadDataError, **more: Any

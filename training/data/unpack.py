@@ -213,7 +213,7 @@ def _write_all(folder: Path, members: Iterable[Member], watch: Watch, durable: D
 
 def _is_left_out(parts: tuple[str, ...]) -> bool:
     """Whether macOS added it to the archive (as shadows of the real files), or an earlier unpacking its record."""
-    return parts == (RECORD,) or "__MACOSX" in parts[:1] or (bool(parts) and parts[-1].startswith("._"))
+    return bool(parts) and (parts[0] in (RECORD, "__MACOSX") or parts[-1].startswith("._"))
 
 
 def _make_folder(folder: Path, path: str) -> None:
