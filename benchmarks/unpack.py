@@ -4,12 +4,14 @@
 
 Volumes of 18x500x500 bytes in the radar's own format, with noise in the lowest bits as measured ones have, and many
 small files beside them. Every way unpacks the same archive in turns, into a folder of its own that is deleted again;
-archives stay in the page cache. Needs GNU tar, gzip and zstd; pigz where it shall be measured.
+archives stay in the page cache. Needs GNU tar, gzip and zstd; pigz where it shall be measured. Processor time (of all
+processes of a way) is what to compare on a machine that others use too.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import statistics
 import subprocess
@@ -30,10 +32,11 @@ from training.samples.radar import make_radar_sample
 
 VOLUME_BYTES = 18 * 500 * 500
 Way = Callable[[Path, Path], None]
+Times = dict[str, list[tuple[float, float]]]  # seconds by the clock, of processors
 
 
 def make_files(folder: Path, megabytes: int) -> None:
-    """Volumes of ``megabytes`` in all, and two hundred small files a volume's size apart."""
+    """Volumes of ``megabytes`` in all, and thirty files of 2 kB for each of them."""
     frames = max(1, megabytes * 10**6 // VOLUME_BYTES)
     make_radar_sample(folder, events=1, frames=frames, levels=18, size=500, spacing_km=1.0)
     rng = np.random.default_rng(0)
@@ -98,31 +101,37 @@ def _without_programs(apply: bool) -> Iterator[None]:
         yield
 
 
-def measure(ways: dict[str, Way], archive: Path, place: Path, rounds: int) -> dict[str, list[float]]:
+def measure(ways: dict[str, Way], archive: Path, place: Path, rounds: int) -> Times:
     """Seconds of every way, in turns, after a round to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    times: Times = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, way in ways.items():
             target = place / "out"
             subprocess.run(["sync", "-f", place], check=True)
-            start = time.perf_counter()
+            start, used = time.perf_counter(), sum(os.times()[:4])
             way(archive, target)
             if number:
-                times[name].append(time.perf_counter() - start)
+                times[name].append((time.perf_counter() - start, sum(os.times()[:4]) - used))
             shutil.rmtree(target)
     return times
 
 
-def report(archive: Path, size: int, times: dict[str, list[float]], pairs: list[tuple[str, str]]) -> None:
+def report(archive: Path, size: int, times: Times, pairs: list[tuple[str, str]]) -> None:
     """Medians, rates of unpacked bytes, and how the pairs compare."""
     packed = archive.stat().st_size
     print(f"\n{archive.name}: {packed / 1e6:.0f} MB of {size / 1e6:.0f} MB ({size / packed:.2f} to 1)")
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
-    for name, median in medians.items():
-        fastest, slowest = min(times[name]), max(times[name])
-        print(f"  {name:32} {median:6.2f} s ({fastest:.2f} to {slowest:.2f})  {size / 1e6 / median:6.0f} MB/s")
+    medians = {}
+    for name, rows in times.items():
+        clock, processors = ([row[kind] for row in rows] for kind in (0, 1))
+        medians[name] = statistics.median(clock), statistics.median(processors)
+        spread = f"{min(clock):.2f} to {max(clock):.2f}"
+        rate = size / 1e6 / medians[name][0]
+        print(
+            f"  {name:30} {medians[name][0]:6.2f} s ({spread}), processors {medians[name][1]:5.2f} s, {rate:5.0f} MB/s"
+        )
     for mine, other in pairs:
-        print(f"  {mine}: {medians[other] / medians[mine]:.2f} times the speed of {other}")
+        clock, processor = (medians[other][kind] / medians[mine][kind] for kind in (0, 1))
+        print(f"  {mine}: {clock:.2f} times the speed of {other}; by processor time {processor:.2f}", flush=True)
 
 
 def compare(archive: Path, size: int, place: Path, rounds: int) -> None:
