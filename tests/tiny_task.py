@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from backend.errors import BadDataError
 from training.schema import RunConfig, Section, setting
-from training.tasks.protocol import Batch, Phase, Glance, PrepareContext, Prepared, Scores, Task, Term
+from training.tasks.protocol import Batch, Glance, Phase, PrepareContext, Prepared, Scores, Task, Term
 
 
 class TinyDataSection(Section):

@@ -151,7 +151,7 @@ def choose_workers(task: Task, facts: Mapping[str, Any], device: torch.device) -
 
     Batches travel through it, with every sharing strategy of torch; a full one kills the loader with SIGBUS.
     """
-    wanted = _wanted_workers(task, device)
+    wanted = wanted_workers(task, device)
     free = free_shared_memory()
     if wanted.value == "0" or free is None:
         return wanted
@@ -178,7 +178,7 @@ def batch_bytes(task: Task, facts: Mapping[str, Any]) -> int:
     return task.config.training.batch_size * sum(tensor.nbytes for tensor in tensors)
 
 
-def _wanted_workers(task: Task, device: torch.device) -> Choice:
+def wanted_workers(task: Task, device: torch.device) -> Choice:
     asked = task.config.training.num_workers
     if asked != "auto":
         return Choice(str(asked), "training.num_workers says so")

@@ -10,7 +10,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from training.reporting.progress import Progress
 from training.reporting.units import duration
 from training.requests import EvaluateRequest, PredictRequest, PrepareRequest, TrainRequest
 from training.run import Run, create_run, matching_run, resolve_run
-from training.settle import settle
+from training.settle import cache_folder, settle
 from training.tasks import task_class
 from training.tasks.protocol import PrepareContext, Prepared, Task
 from training.watch import RunObserver
@@ -311,14 +311,7 @@ def _prepare(work: Work, run: Run | None = None) -> Prepared:
 
 
 def _cache_dir(work: Work) -> Path:
-    """Where the prepared cache lives: as configured, else beside the datasets, else with the output."""
-    configured = work.task.config.data.cache_dir
-    if configured is not None:
-        return Path(configured)
-    folder = work.request.datasets / ".prepared" / work.task.name
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder if os.access(folder, os.W_OK) else work.request.output / ".prepared" / work.task.name
+    return cache_folder(work.loaded.config, work.task.name, work.request.datasets, work.request.output)
 
 
 def _prepare_workers(work: Work) -> int:
