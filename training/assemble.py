@@ -179,6 +179,7 @@ def batch_bytes(task: Task, facts: Mapping[str, Any]) -> int:
 
 
 def wanted_workers(task: Task, device: torch.device) -> Choice:
+    """Loader processes that are asked for, or useful on ``device``, whatever room there is."""
     asked = task.config.training.num_workers
     if asked != "auto":
         return Choice(str(asked), "training.num_workers says so")

@@ -11,7 +11,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from training.assemble import assemble
 from training.config import LoadedConfig, config_hash, dump_yaml
 from training.data.prepared import prune
 from training.data.source import DataSource, sample_folder
+from training.doctor.run import job_of, preflight
 from training.engine.device import Precision, choose_device
 from training.engine.interruption import StopRequest
 from training.engine.loop import Engine, fit
@@ -54,6 +55,7 @@ class Work:
     log: RunLog
     display: Progress
     stop: StopRequest
+    warnings: list[str] = field(default_factory=list)  # of the quick checks
 
     @property
     def data(self) -> Path:
@@ -77,6 +79,7 @@ def train(request: TrainRequest) -> int:
                 work.log.say(f"finished before: {run.folder} (run id {run.run_id}); --resume never trains anew")
                 return 0
             run = None
+        work.warnings = preflight(job_of(work.task, request, work.source, run.folder if run else None))
         run = run or _new_run(request, work)
         try:
             return _train_run(run, work)
@@ -266,8 +269,8 @@ def _stages(run: Run, work: Work) -> None:
 
 def _say_settled(work: Work) -> None:
     work.log.say(work.source.reason)
-    for note in work.loaded.notes:
-        work.log.say(note)
+    for line in (*work.loaded.notes, *work.warnings):
+        work.log.say(line)
 
 
 def _prepare(work: Work, run: Run | None = None) -> Prepared:
@@ -420,6 +423,7 @@ def prepare(request: PrepareRequest) -> int:
     with StopRequest() as stop:
         loaded, source = settle(request, os.environ)
         work = _work(request, loaded, source, stop)
+        work.warnings = preflight(job_of(work.task, request, source, None), training=False)
         with Progress(work.log) as work.display:
             _say_settled(work)
             prepared = _prepare(work)

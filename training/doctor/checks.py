@@ -17,7 +17,7 @@ from training.doctor.job import Job
 from training.doctor.trial import Pace, Saving, try_saving, try_steps
 from training.machine import available_cpus, available_memory, free_shared_memory, memory_limit, total_memory
 from training.reporting.gpu import gpu_name
-from training.reporting.units import percent
+from training.reporting.units import fine_duration
 
 Checks = Iterator[Finding]
 
@@ -128,7 +128,7 @@ def _trial(job: Job, price: float | None, check_stop: Callable[[], None]) -> Che
     try:
         saving = try_saving(job, bench)
     except DiskError as error:
-        yield failed("trial checkpoint", str(error), "", error.exit_code)
+        yield failed("trial checkpoint", str(error), "", code=error.exit_code)
         return
     yield _saving(saving)
     yield _to_the_end(job, pace, saving, price)
@@ -137,10 +137,11 @@ def _trial(job: Job, price: float | None, check_stop: Callable[[], None]) -> Che
 def _pace(job: Job, pace: Pace) -> Finding:
     place = job.gpu.name if job.device.type == "cuda" else f"the CPU ({torch.get_num_threads()} threads)"
     rows = f"{pace.rows} of {pace.batch_rows} rows of a batch at once" if pace.share == 1 else "a row"
-    told = f"{pace.row_seconds:.3g} s a row, {pace.step_seconds:.3g} s a step of {pace.batch_rows} rows on {place}"
+    row, step = fine_duration(pace.row_seconds), fine_duration(pace.step_seconds)
+    told = f"{row} a row, {step} a step of {pace.batch_rows} rows on {place}"
     how = f"timed on {rows}"
     if pace.share < 1:
-        how = f"scaled from {percent(pace.share)} of a row's arithmetic, which was really done"
+        how = f"scaled from a trial with {100 * pace.share:.2g} % of a row's arithmetic"
     facts = {
         "row_seconds": pace.row_seconds,
         "step_seconds": pace.step_seconds,
@@ -154,13 +155,11 @@ def _pace(job: Job, pace: Pace) -> Finding:
 
 
 def _saving(saving: Saving) -> Finding:
-    told = f"{saving.size / 1e6:,.0f} MB written in {saving.save_seconds:.2g} s, read and verified in "
+    saved, loaded = fine_duration(saving.save_seconds), fine_duration(saving.load_seconds)
     return ok(
         "trial checkpoint",
-        f"{told}{saving.load_seconds:.2g} s",
-        bytes=saving.size,
-        save_seconds=saving.save_seconds,
-        load_seconds=saving.load_seconds,
+        f"{saving.size / 1e6:,.0f} MB written in {saved}, read back and verified in {loaded}",
+        {"bytes": saving.size, "save_seconds": saving.save_seconds, "load_seconds": saving.load_seconds},
     )
 
 

@@ -13,15 +13,17 @@ _NAME = "dataset"
 def check_dataset(job: Job, refused: BadDataError | None) -> Finding:
     """List the files and open the first one; preparation looks at all of them."""
     if refused is not None or job.source is None:
-        return failed(_NAME, str(refused), "", BAD_DATA)
+        return failed(_NAME, str(refused), "", code=BAD_DATA)
     if job.data is None:
         why = "made when it is first needed" if job.source.is_sample else "not there yet"
         return note(_NAME, f"{_reason(job.source)}; {why}")
     try:
         glance = job.task.glance(job.data, job.cache_dir)
     except (BadDataError, DiskError) as error:
-        return failed(_NAME, str(error), "", error.exit_code)
-    return ok(_NAME, f"{_reason(job.source)}: {glance.found}", items=dict(glance.items or {}), exact=glance.exact)
+        return failed(_NAME, str(error), "", code=error.exit_code)
+    return ok(
+        _NAME, f"{_reason(job.source)}: {glance.found}", {"items": dict(glance.items or {}), "exact": glance.exact}
+    )
 
 
 def _reason(source: DataSource) -> str:

@@ -40,10 +40,7 @@ def check_device(asked: str, facts: GpuFacts, precision: str) -> Finding:
     return ok(
         _NAME,
         f"{facts.name} ({facts.arch}) computes with torch {facts.torch} (CUDA {facts.cuda}) in {precision}",
-        name=facts.name,
-        arch=facts.arch,
-        torch=facts.torch,
-        cuda=facts.cuda,
+        {"name": facts.name, "arch": facts.arch, "torch": facts.torch, "cuda": facts.cuda},
     )
 
 
@@ -51,12 +48,12 @@ def check_driver(facts: GpuFacts) -> Finding:
     """The driver against the CUDA of torch's build; a GPU that computes in spite of it is only warned of."""
     old = driver_too_old(facts)
     if old is not None:
-        return warning("driver", old.found, old.remedy, driver=facts.driver)
+        return warning("driver", old.found, old.remedy, {"driver": facts.driver})
     if facts.driver is None:
         return note("driver", "its version cannot be read; the GPU computes all the same")
     needed = oldest_driver(facts.cuda)
     least = f" (needs {needed})" if needed else ""
-    return ok("driver", f"{facts.driver} for CUDA {facts.cuda}{least}", driver=facts.driver, needed=needed)
+    return ok("driver", f"{facts.driver} for CUDA {facts.cuda}{least}", {"driver": facts.driver, "needed": needed})
 
 
 def check_video_memory(facts: GpuFacts, sizes: Sizes) -> Finding:

@@ -26,7 +26,7 @@ def check_processors(usable: int, there: int, device_type: str, workers: int) ->
     told = f"{usable} of {there}" if usable < there else f"{usable}"
     if device_type == "cuda" and workers > 0 and usable < 2:
         return warning(name, f"{told}, which must feed the GPU", "allow more: docker's --cpus, or another machine")
-    return ok(name, told, usable=usable, there=there)
+    return ok(name, told, {"usable": usable, "there": there})
 
 
 def check_memory(free: int, total: int, limit: int | None, need: int) -> Finding:

@@ -38,7 +38,10 @@ def check_output(folder: Path) -> Finding:
     if problem is None:
         return ok("output", f"{folder} is writable ({_who(folder)})")
     return failed(
-        "output", f"output folder {folder} cannot be written: {problem.strerror}", _remedy(problem, folder), IO_ERROR
+        "output",
+        f"output folder {folder} cannot be written: {problem.strerror}",
+        _remedy(problem, folder),
+        code=IO_ERROR,
     )
 
 
@@ -49,7 +52,7 @@ def check_datasets(folder: Path, must_write: bool) -> Finding:
         return ok("datasets", f"{folder} is writable ({_who(folder)})")
     told = f"datasets folder {folder} cannot be written: {problem.strerror}"
     if must_write:
-        return failed("datasets", told, _remedy(problem, folder), IO_ERROR)
+        return failed("datasets", told, _remedy(problem, folder), code=IO_ERROR)
     return note("datasets", told, "prepared data go to the output folder")
 
 

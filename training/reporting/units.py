@@ -20,6 +20,13 @@ def duration(seconds: float) -> str:
     return f"{m} min {s:02d} s" if minutes else f"{s} s"
 
 
+def fine_duration(seconds: float) -> str:
+    """``12 ms``, ``1.9 s``, and from ten seconds on as `duration`."""
+    if seconds >= 10:
+        return duration(seconds)
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+
+
 def percent(share: float) -> str:
     """``0.017`` as ``2 %``."""
     return f"{100 * share:.0f} %"
