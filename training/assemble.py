@@ -147,17 +147,20 @@ def _cut_back(path: Path, step: int) -> list[dict[str, Any]]:
 
 
 def choose_workers(task: Task, facts: Mapping[str, Any], device: torch.device) -> Choice:
-    """Loader processes: as many as are asked for or useful, but no more than /dev/shm has room for.
-
-    Batches travel through it, with every sharing strategy of torch; a full one kills the loader with SIGBUS.
-    """
+    """Loader processes: as many as are asked for or useful, but no more than /dev/shm has room for."""
     wanted = wanted_workers(task, device)
-    free = free_shared_memory()
-    if wanted.value == "0" or free is None:
+    if wanted.value == "0":
         return wanted
-    batch = batch_bytes(task, facts)
-    fit = workers_that_fit(free, batch)
-    if fit >= int(wanted.value):
+    return fitting_workers(wanted, free_shared_memory(), batch_bytes(task, facts))
+
+
+def fitting_workers(wanted: Choice, free: int | None, batch: int) -> Choice:
+    """``wanted``, or fewer where ``free`` bytes of /dev/shm (None: there is none) do not hold their batches.
+
+    Batches travel through it with every sharing strategy of torch, `file_system` too; a full one kills the loader.
+    """
+    fit = int(wanted.value) if free is None else workers_that_fit(free, batch)
+    if free is None or fit >= int(wanted.value):
         return wanted
     return Choice(
         str(fit),

@@ -62,7 +62,8 @@ def _estimate(section: RadarDataSection, listing: Listing, building: Path) -> Gl
     block = levels * size[0] * size[1] * section.pack_bits // 8
     missing = max(block * len(listing.sources) - _already_written(building), 0)
     items = _windows(section, listing)
-    found = f"{_counted(listing)} of {len(header.levels)} levels, {header.grid.describe()}; not prepared yet"
+    levels_there = f"{len(header.levels)} level{'s' * (len(header.levels) > 1)}"
+    found = f"{_counted(listing)}, {levels_there}, {header.grid.describe()}; not prepared yet"
     return Glance(
         {"image_size": list(size), "levels": levels},
         f"{found}, roughly {_told(items)}" if items else found,
@@ -96,8 +97,8 @@ def _windows(section: RadarDataSection, listing: Listing) -> dict[str, int] | No
 
 def _counted(listing: Listing) -> str:
     files, folders = len(listing.sources), len(listing.folders)
-    size = sum(source.size for source in listing.sources) / 2**30
-    return f"{folders:,} event{'s' * (folders > 1)}, {files:,} volume{'s' * (files > 1)}, {size:,.1f} GiB"
+    size = sum(source.size for source in listing.sources) / 1e9
+    return f"{folders:,} event{'s' * (folders > 1)}, {files:,} volume{'s' * (files > 1)}, {size:,.2f} GB"
 
 
 def _told(items: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from backend.errors import BadDataError, ConfigError, DiskError
-from training.assemble import batch_bytes, choose_workers, wanted_workers
+from training.assemble import batch_bytes, fitting_workers, wanted_workers
 from training.doctor import disk, gpu, host, volumes
 from training.doctor.dataset import check_dataset
 from training.doctor.estimate import estimate, to_json
@@ -100,13 +100,14 @@ def _space(spaces: list[disk.Space]) -> Checks:
 
 
 def _host(job: Job) -> Checks:
-    task, facts, kind = job.task, job.glance.facts, job.device.type
-    wanted, chosen = wanted_workers(task, job.device), choose_workers(task, facts, job.device)
-    batch, workers = batch_bytes(task, facts), int(chosen.value)
+    kind, batch, free = job.device.type, batch_bytes(job.task, job.glance.facts), free_shared_memory()
+    wanted = wanted_workers(job.task, job.device)
+    chosen = fitting_workers(wanted, free, batch)
+    workers = int(chosen.value)
     need = host.memory_need(job.sizes, kind, batch, workers, _prepare_workers(job))
     yield host.check_memory(available_memory(), total_memory(), memory_limit(), need)
     yield host.check_processors(available_cpus(), os.cpu_count() or 1, kind, workers)
-    yield host.check_shared_memory(free_shared_memory(), batch, wanted, chosen)
+    yield host.check_shared_memory(free, batch, wanted, chosen)
     yield host.check_clock(host.now(), host.newest_time(job.output))
 
 

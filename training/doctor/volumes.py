@@ -37,12 +37,8 @@ def check_output(folder: Path) -> Finding:
     problem = try_to_write(folder)
     if problem is None:
         return ok("output", f"{folder} is writable ({_who(folder)})")
-    return failed(
-        "output",
-        f"output folder {folder} cannot be written: {problem.strerror}",
-        _remedy(problem, folder),
-        code=IO_ERROR,
-    )
+    told = f"output folder {folder} cannot be written: {problem.strerror}"
+    return failed("output", told, _remedy(problem, folder), code=IO_ERROR)
 
 
 def check_datasets(folder: Path, must_write: bool) -> Finding:
