@@ -16,7 +16,7 @@ from training.yaml_core import parse_yaml
 PRESETS = Path(__file__).parent / "configs"
 ENVIRONMENT_PREFIX = "TRAIN_WORKER_"
 # Variables of that prefix that are no settings.
-ENVIRONMENT_WORDS = {"TRAIN_WORKER_DATA", "TRAIN_WORKER_IMAGE"}
+ENVIRONMENT_WORDS = {"TRAIN_WORKER_DATA", "TRAIN_WORKER_IMAGE", "TRAIN_WORKER_UNMOUNTED_OK"}
 
 
 @dataclass

@@ -107,9 +107,10 @@ def gpu_processes(own: int, gpu: str | None = None, command: str = "nvidia-smi")
 
 
 def _parsed(line: str) -> GpuProcess | None:
-    pid, *name, mib = [part.strip() for part in line.split(",")]
-    if not pid.isdigit() or not name:
+    parts = [part.strip() for part in line.split(",")]
+    if len(parts) < 3 or not parts[0].isdigit():
         return None
+    pid, *name, mib = parts
     return GpuProcess(int(pid), ",".join(name).rpartition("/")[2], int(mib) if mib.isdigit() else None)
 
 
