@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train prepare evaluate predict report test crash check lock clean \
+.PHONY: help setup setup-dev train prepare doctor evaluate predict report test crash check lock clean \
         bench-data bench-loop bench-gpu
 
 # Words so common that others use them too: only what stands on make's own command line counts.
@@ -65,6 +65,9 @@ train: $(READY) ## Prepare, train, evaluate, report: TASK= DATA= CONFIG= (RUN= c
 
 prepare: $(READY) ## Read, check, split and cache the data: TASK= DATA= CONFIG=
 	@$(WORKER) prepare $(CHOICE) $(ARGS)
+
+doctor: $(READY) ## Check machine, disks, data and settings before training: TASK= DATA= CONFIG= (ARGS="--price-per-hour 0.4")
+	@$(WORKER) doctor $(CHOICE) $(ARGS)
 
 evaluate: $(READY) ## Score a run's best weights: RUN= (DATA=, ARGS="--split test")
 	@$(NEED_RUN)$(WORKER) evaluate "$(RUN)" $(call HAVING,DATA,--data) $(ARGS)

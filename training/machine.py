@@ -74,8 +74,8 @@ def _droppable(stat: Path) -> int:
         text = stat.read_text("ascii")
     except OSError:
         return 0
-    found = re.search(r"(?m)^(?:total_)?inactive_file (\d+)$", text)
-    return int(found[1]) if found else 0
+    found = re.findall(r"(?m)^(?:total_)?inactive_file (\d+)$", text)  # version 1 also tells it with all groups below
+    return max(map(int, found), default=0)
 
 
 def _number(path: Path) -> int | None:

@@ -32,7 +32,7 @@ def before_training(job: Job) -> Checks:
 
 def before_preparing(job: Job) -> Checks:
     """The quick checks that matter where nothing is trained."""
-    yield volumes.check_datasets(job.datasets, must_write=job.fetch_bytes > 0)
+    yield volumes.check_datasets(job.datasets, must_write=job.fetches)
     yield from _space(disk.spaces(_data_needs(job)))
     yield host.check_clock(host.now(), host.newest_time(job.output))
 
@@ -72,7 +72,7 @@ def _gpu(job: Job) -> Checks:
 
 def _volumes(job: Job) -> Checks:
     yield volumes.check_output(job.output)
-    yield volumes.check_datasets(job.datasets, must_write=job.fetch_bytes > 0)
+    yield volumes.check_datasets(job.datasets, must_write=job.fetches)
     if job.in_image:
         for name, folder in (("output volume", job.output), ("datasets volume", job.datasets)):
             mount = volumes.mount_of(folder)

@@ -39,6 +39,11 @@ class Job:
         return self.task.config
 
     @property
+    def fetches(self) -> bool:
+        """Whether the dataset has to be fetched first."""
+        return self.source is not None and self.source.kind == "manifest" and self.data is None
+
+    @property
     def cache_dir(self) -> Path:
         """Where the prepared cache will lie."""
         return cache_folder(self.config, self.task.name, self.datasets, self.output)

@@ -60,9 +60,17 @@ def doctor(request: DoctorRequest) -> int:
 
 
 def job_of(
-    task: Task, places: Places, source: DataSource | None, run: Path | None, environ: Mapping[str, str] = os.environ
+    task: Task,
+    places: Places,
+    source: DataSource | None,
+    run: Path | None,
+    environ: Mapping[str, str] = os.environ,
+    fetch_bytes: int = 0,
 ) -> Job:
-    """What the checks are about: ``task`` with its settings, on ``source``, continuing ``run`` if there is one."""
+    """What the checks are about: ``task`` with its settings, on ``source``, continuing ``run`` if there is one.
+
+    ``fetch_bytes`` are still to be written by fetching and unpacking.
+    """
     return Job(
         task,
         places.output,
@@ -72,6 +80,7 @@ def job_of(
         run,
         in_image=environ.get(IN_IMAGE) == "1",
         unmounted_ok=environ.get(UNMOUNTED_OK) == "1",
+        fetch_bytes=fetch_bytes,
     )
 
 
