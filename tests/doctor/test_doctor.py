@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.data.conftest import START, write_event
 from tests.runs import ALL_TASKS, SHORT, places, register_tiny, run_of, train
 from training.cli import main
 from training.doctor import checks, finding, trial, volumes
@@ -24,6 +27,7 @@ from training.settle import settle
 from training.tasks import task_class
 from training.tasks.protocol import Glance, PrepareContext, Task
 
+ROOT = Path(__file__).parent.parent.parent
 NOT_ON_A_VOLUME = Mount(Path("/"), "overlay")
 
 
@@ -98,6 +102,16 @@ def test_bad_data_is_a_failed_check(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert [check["name"] for check in checks_told if check["state"] == "failed"] == ["dataset"]
 
 
+def test_settings_that_do_not_fit_the_data_are_failed_checks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_event(tmp_path / "data", "day", START, 2)
+    size = ["--set", "data.downsample_size=[5000, 5000]"]
+    assert main(["doctor", "--json", *places(tmp_path), "--data", str(tmp_path / "data"), *size]) == 78
+    told = json.loads(capsys.readouterr().out)["checks"]
+    assert [check["name"] for check in told if check["state"] == "failed"] == ["settings", "dataset"]
+
+
 def test_wrong_settings_end_it_as_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(tmp_path, "tiny", "--set", "training.sed=1")) == 78
     said = capsys.readouterr()
@@ -124,6 +138,14 @@ def test_the_first_failed_check_decides_the_exit_code() -> None:
 
 
 # --- before a training ------------------------------------------------------------------------------------------------
+
+
+def test_the_commands_own_lines_end_in_a_file_of_any_encoding(tmp_path: Path) -> None:
+    command = [sys.executable, "training/train_worker.py", *words(tmp_path, "convlstm")]
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "checks in" in done.stdout.splitlines()[-1]
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:

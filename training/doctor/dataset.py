@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.errors import BAD_DATA, BadDataError, DiskError
+from backend.errors import BAD_DATA, BadDataError, WorkerError
 from training.data.source import DataSource
 from training.doctor.finding import Finding, failed, note, ok
 from training.doctor.job import Job
@@ -19,7 +19,7 @@ def check_dataset(job: Job, refused: BadDataError | None) -> Finding:
         return note(_NAME, f"{_reason(job.source)}; {why}")
     try:
         glance = job.task.glance(job.data, job.cache_dir)
-    except (BadDataError, DiskError) as error:
+    except WorkerError as error:
         return failed(_NAME, str(error), "", code=error.exit_code)
     return ok(
         _NAME, f"{_reason(job.source)}: {glance.found}", {"items": dict(glance.items or {}), "exact": glance.exact}

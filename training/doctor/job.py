@@ -50,7 +50,9 @@ class Job:
 
     @cached_property
     def gpu(self) -> GpuFacts:
-        """The GPU, asked once, with a first kernel in the precision that would be used."""
+        """The GPU, asked once, with a first kernel in the precision that would be used; left alone for the CPU."""
+        if self.config.training.device == "cpu":
+            return GpuFacts(torch.__version__, torch.version.cuda, in_sight=False, available=False)
         asked = self.config.training.amp
         return read_gpu(None if asked == "off" or not torch.cuda.is_available() else _dtype(asked, "cuda"))
 

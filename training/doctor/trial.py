@@ -35,7 +35,7 @@ PLACE = ".doctor-"  # + something random: the folder of the trial's checkpoint, 
 _STEP_SECONDS = 8.0  # what the timed steps may take on a CPU, each
 _CALIBRATION_FLOPS = 3e10
 _REPEATS, _REPEAT_SECONDS = 5, 10.0
-_LONG_SECONDS = 5.0  # a step beside which warming up is nothing
+_LONG_SECONDS = {"cpu": 5.0, "cuda": 20.0}  # a step beside which warming up is nothing
 _GPU_SHARE, _CPU_SHARE = 0.9, 0.5  # of the free memory, for activations
 _BACKWARD = 3.0  # a training step's arithmetic beside the forward pass's
 
@@ -109,7 +109,7 @@ class Bench:
     def pace(self, repeats: int) -> float:
         """The median of up to ``repeats`` steps in a bounded time; a first one that is short only warms up."""
         first = self.step()
-        times = [first] if first > _LONG_SECONDS else []
+        times = [first] if first > _LONG_SECONDS[self.device.type] else []
         while len(times) < repeats and sum(times) < _REPEAT_SECONDS:
             times.append(self.step())
         return statistics.median(times)
@@ -150,7 +150,9 @@ def _affordable(job: Job, most: int) -> tuple[int, float]:
         return most, 1.0
     share = min(1.0, _CALIBRATION_FLOPS / full)
     piece, piece_facts = task.smaller(facts, share)
-    rate = _flops(piece, piece_facts) / Bench(piece, piece_facts, job.device, 1).pace(1)
+    bench = Bench(piece, piece_facts, job.device, 1)
+    bench.step()  # warms up
+    rate = _flops(piece, piece_facts) / bench.step()
     rows = _STEP_SECONDS * rate / full
     return (min(most, int(rows)), 1.0) if rows >= 1 else (1, rows)
 
