@@ -6,7 +6,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train fetch prepare evaluate predict report test crash test-container check lock clean \
+.PHONY: help setup setup-dev train fetch prepare doctor evaluate predict report test crash test-container check lock clean \
         bench-data bench-loop bench-gpu docker-build docker-train docker-dev docker-run docker-shell
 
 # Words so common that others use them too: only what stands on make's own command line counts.
@@ -69,6 +69,9 @@ fetch: $(READY) ## Download and unpack the dataset: CONFIG= (ARGS="--set data.ma
 
 prepare: $(READY) ## Read, check, split and cache the data: TASK= DATA= CONFIG=
 	@$(WORKER) prepare $(CHOICE) $(ARGS)
+
+doctor: $(READY) ## Check machine, disks, data and settings before training: TASK= DATA= CONFIG= (ARGS="--price-per-hour 0.4")
+	@$(WORKER) doctor $(CHOICE) $(ARGS)
 
 evaluate: $(READY) ## Score a run's best weights: RUN= (DATA=, ARGS="--split test")
 	@$(NEED_RUN)$(WORKER) evaluate "$(RUN)" $(call HAVING,DATA,--data) $(ARGS)

@@ -17,7 +17,7 @@ import training
 import training.reporting
 from backend import errors
 from training.cli import main
-from training.requests import EvaluateRequest, PredictRequest, PrepareRequest, TrainRequest
+from training.requests import DoctorRequest, EvaluateRequest, PredictRequest, PrepareRequest, TrainRequest
 from training.schema import RunConfig
 from training.tasks import TASKS
 
@@ -144,6 +144,19 @@ def test_the_other_commands_reach_their_functions(pipeline: Recorder, capsys: py
         ("write_report", ("run folder",)),
     ]
     assert capsys.readouterr().out == "made\n"
+
+
+def test_doctor_carries_every_flag_and_returns_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder("training.doctor.run")
+    monkeypatch.setitem(sys.modules, "training.doctor.run", recorder)
+    recorder.doctor = lambda request: recorder.calls.append(("doctor", (request,))) or 74  # type: ignore[attr-defined]
+    assert run("doctor --task t --data d --config c --set a=1 --seed 3 --output o --datasets s") == 74
+    assert run("doctor --price-per-hour 0.4 --json") == 74
+    assert run("doctor --price-per-hour -1") == errors.USAGE
+    assert [request for _, (request,) in recorder.calls] == [
+        DoctorRequest(task="t", data="d", config="c", sets=("a=1",), seed=3, output=Path("o"), datasets=Path("s")),
+        DoctorRequest(task="convlstm", price_per_hour=0.4, as_json=True),
+    ]
 
 
 def test_evaluate_looks_at_val_unless_asked(pipeline: Recorder) -> None:

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from backend.errors import BadDataError, ConfigError
@@ -19,12 +20,13 @@ from training.engine.interruption import StopRequest
 from training.engine.loop import Engine, Observer
 from training.engine.state import Progress
 from training.files import JsonLines, read_json_lines, to_json
-from training.machine import available_cpus, available_memory
+from training.machine import available_cpus, available_memory, free_shared_memory
 from training.run import Run
 from training.tasks.protocol import Prepared, Task
 
 _MICRO_BATCH = "micro_batch.json"  # rows that fitted, by GPU
 _MEMORY_SHARE = 0.5  # of what the machine has free, for the activations of one micro-batch on the CPU
+_SHARED_MEMORY_SHARE = 0.9  # of what /dev/shm has free
 
 
 def assemble(
@@ -62,7 +64,7 @@ def assemble(
     ema = Ema(model, training.ema_decay) if training.ema_decay is not None else None
     progress = _restore(run, store, newest, model, ema, observer)
     history = _cut_back(run.path("metrics.jsonl"), progress.step)
-    workers, micro = _choose_workers(task, device), _choose_micro(run, task, model, device, precision)
+    workers, micro = choose_workers(task, prepared.facts, device), _choose_micro(run, task, model, device, precision)
     engine = Engine(
         task=task,
         config=task.config,
@@ -144,7 +146,43 @@ def _cut_back(path: Path, step: int) -> list[dict[str, Any]]:
     return kept
 
 
-def _choose_workers(task: Task, device: torch.device) -> Choice:
+def choose_workers(task: Task, facts: Mapping[str, Any], device: torch.device) -> Choice:
+    """Loader processes: as many as are asked for or useful, but no more than /dev/shm has room for."""
+    wanted = wanted_workers(task, device)
+    if wanted.value == "0":
+        return wanted
+    return fitting_workers(wanted, free_shared_memory(), batch_bytes(task, facts))
+
+
+def fitting_workers(wanted: Choice, free: int | None, batch: int) -> Choice:
+    """``wanted``, or fewer where ``free`` bytes of /dev/shm (None: there is none) do not hold their batches.
+
+    Batches travel through it with every sharing strategy of torch, `file_system` too; a full one kills the loader.
+    """
+    fit = int(wanted.value) if free is None else workers_that_fit(free, batch)
+    if free is None or fit >= int(wanted.value):
+        return wanted
+    return Choice(
+        str(fit),
+        f"not {wanted.value}, because /dev/shm has {free / 2**20:,.0f} MiB free and a batch takes "
+        f"{batch / 2**20:,.0f} MiB; docker's --shm-size 8g gives more room",
+    )
+
+
+def workers_that_fit(free: int, batch: int) -> int:
+    """Loader processes whose batches, two waiting for each and two in use, fit into ``free`` bytes."""
+    return max(0, int((_SHARED_MEMORY_SHARE * free / max(batch, 1) - 2) // 2))
+
+
+def batch_bytes(task: Task, facts: Mapping[str, Any]) -> int:
+    """What a batch takes on its way from the loader."""
+    item = task.trial_item(facts, np.random.default_rng(0))
+    tensors = [value for value in item.values() if isinstance(value, torch.Tensor)]
+    return task.config.training.batch_size * sum(tensor.nbytes for tensor in tensors)
+
+
+def wanted_workers(task: Task, device: torch.device) -> Choice:
+    """Loader processes that are asked for, or useful on ``device``, whatever room there is."""
     asked = task.config.training.num_workers
     if asked != "auto":
         return Choice(str(asked), "training.num_workers says so")

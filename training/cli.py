@@ -18,7 +18,15 @@ from typing import Annotated
 import typer
 
 from backend.errors import BUG, CONFIG, DONE, IO_ERROR, USAGE, BadDataError, InterruptedRunError, WorkerError
-from training.requests import DATASETS, OUTPUT, EvaluateRequest, PredictRequest, PrepareRequest, TrainRequest
+from training.requests import (
+    DATASETS,
+    OUTPUT,
+    DoctorRequest,
+    EvaluateRequest,
+    PredictRequest,
+    PrepareRequest,
+    TrainRequest,
+)
 from training.tasks import DEFAULT_TASK
 
 INTERRUPTED_BY_KEYBOARD = 130
@@ -164,6 +172,39 @@ def prepare(
             prune=prune,
             output=output,
             datasets=datasets,
+        )
+    )
+
+
+@app.command()
+def doctor(
+    task: Task = None,
+    data: Data = None,
+    config: Config = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    output: Output = OUTPUT,
+    datasets: Datasets = DATASETS,
+    price_per_hour: Annotated[
+        float | None, typer.Option("--price-per-hour", min=0, help="What the machine costs; adds the cost to the end.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else.")] = False,
+) -> int:
+    """Check machine, disks, data and settings, try a step and a checkpoint, and say how long training would take."""
+    from training.config import name_of_task
+    from training.doctor.run import doctor as check
+
+    return check(
+        DoctorRequest(
+            task=name_of_task(task, config),
+            data=data,
+            config=config,
+            sets=tuple(sets or ()),
+            seed=seed,
+            output=output,
+            datasets=datasets,
+            price_per_hour=price_per_hour,
+            as_json=as_json,
         )
     )
 

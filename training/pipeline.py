@@ -10,8 +10,8 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from training.config import LoadedConfig, config_hash, dump_yaml
 from training.data.fetch import Tellers, fetch
 from training.data.prepared import prune
 from training.data.source import DataSource, sample_folder
+from training.doctor.run import job_of, preflight
 from training.engine.device import Precision, choose_device
 from training.engine.interruption import StopRequest
 from training.engine.loop import Engine, fit
@@ -40,7 +41,7 @@ from training.reporting.units import duration
 from training.requests import EvaluateRequest, PredictRequest, PrepareRequest, TrainRequest
 from training.run import Run, create_run, matching_run, resolve_run
 from training.run_data import data_of, data_record, fetched_alike, is_away, note_fetched, with_data_of
-from training.settle import settle
+from training.settle import cache_folder, settle
 from training.tasks import task_class
 from training.tasks.protocol import PrepareContext, Prepared, Task
 from training.watch import RunObserver
@@ -57,6 +58,7 @@ class Work:
     log: RunLog
     display: Progress
     stop: StopRequest
+    warnings: list[str] = field(default_factory=list)  # of the quick checks
 
     def data(self, stage: Callable[[str], None] = lambda name: None) -> Path:
         """The dataset's folder; what is not there is fetched, the sample is made. ``stage`` is told what begins."""
@@ -82,6 +84,7 @@ def train(request: TrainRequest) -> int:
                 work.log.say(f"finished before: {run.folder} (run id {run.run_id}); --resume never trains anew")
                 return 0
             run = None
+        work.warnings = preflight(job_of(work.task, request, work.source, run.folder if run else None))
         run = run or _new_run(request, work)
         try:
             return _train_run(run, work)
@@ -265,8 +268,8 @@ def _stages(run: Run, work: Work) -> None:
 
 def _say_settled(work: Work) -> None:
     work.log.say(work.source.reason)
-    for note in work.loaded.notes:
-        work.log.say(note)
+    for line in (*work.loaded.notes, *work.warnings):
+        work.log.say(line)
 
 
 def _prepare(work: Work, run: Run | None = None) -> Prepared:
@@ -311,14 +314,7 @@ def _prepare(work: Work, run: Run | None = None) -> Prepared:
 
 
 def _cache_dir(work: Work) -> Path:
-    """Where the prepared cache lives: as configured, else beside the datasets, else with the output."""
-    configured = work.task.config.data.cache_dir
-    if configured is not None:
-        return Path(configured)
-    folder = work.request.datasets / ".prepared" / work.task.name
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder if os.access(folder, os.W_OK) else work.request.output / ".prepared" / work.task.name
+    return cache_folder(work.loaded.config, work.task.name, work.request.datasets, work.request.output)
 
 
 def _prepare_workers(work: Work) -> int:
@@ -427,6 +423,7 @@ def prepare(request: PrepareRequest) -> int:
     with StopRequest(beat) as stop:
         loaded, source = settle(request, os.environ)
         work = _work(request, loaded, source, stop)
+        work.warnings = preflight(job_of(work.task, request, source, None), training=False)
         with Progress(work.log) as work.display:
             _say_settled(work)
             prepared = _prepare(work)

@@ -40,6 +40,14 @@ class TrainRequest(PrepareRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DoctorRequest(PrepareRequest):
+    """Check the machine, the volumes, the data and the settings."""
+
+    price_per_hour: float | None = None  # of the machine, in any currency
+    as_json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateRequest(Places):
     """Score a run's best weights on a split."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from training.config import LoadedConfig, load_config, preset_names
@@ -50,3 +52,12 @@ def load_request(request: PrepareRequest, preset_or_file: str | None, environ: M
         flags={"training.seed": request.seed},
         environ=environ,
     )
+
+
+def cache_folder(config: Any, task: str, datasets: Path, output: Path) -> Path:
+    """Where prepared caches of ``task`` lie: as configured, else beside the datasets, else with the output."""
+    if config.data.cache_dir is not None:
+        return Path(config.data.cache_dir)
+    folder = datasets / ".prepared" / task
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    return folder if there.is_dir() and os.access(there, os.W_OK) else output / ".prepared" / task

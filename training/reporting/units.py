@@ -33,6 +33,13 @@ def amount(count: int, unit: str) -> str:
     return size_in_words(count) if unit == "B" else f"{count:,}"
 
 
+def fine_duration(seconds: float) -> str:
+    """``12 ms``, ``1.9 s``, and from ten seconds on as `duration`."""
+    if seconds >= 10:
+        return duration(seconds)
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+
+
 def percent(share: float) -> str:
     """``0.017`` as ``2 %``."""
     return f"{100 * share:.0f} %"

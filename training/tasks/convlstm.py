@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
 import torch
 from pydantic import field_validator
 from torch import Tensor, nn
@@ -14,14 +15,17 @@ from backend.models import build
 from backend.preprocessing.radar import RadarPreprocessing
 from backend.weights import load_matching, read_state_dict
 from training.data.radar import RadarDataSection, prepare_radar
+from training.data.radar_glance import glance_at_radar
 from training.losses.radar import RadarLossSection, radar_counts, radar_loss
 from training.losses.ssim import check_size
 from training.schema import EvaluationSection, RunConfig, Section, setting
 from training.scores.radar import NowcastScores
-from training.tasks.protocol import Batch, PrepareContext, Prepared, Task, Term
+from training.tasks.protocol import Batch, Glance, PrepareContext, Prepared, Task, Term
 
 if TYPE_CHECKING:
     from backend.models.convlstm import ConvLSTMNowcaster
+
+_FEWEST_TRIAL_STEPS = 3
 
 
 class ConvLSTMSection(Section):
@@ -128,8 +132,30 @@ class ConvLSTMTask(Task):
         scores.update(prediction, frames[:, steps:], valid[:, steps:], frames[:, steps - 1], valid[:, steps - 1])
         return radar_loss(prediction, frames[:, steps:], valid[:, steps:], self.config.loss)
 
-    def row_bytes(self, model: nn.Module, dtype: torch.dtype) -> int:
-        return cast("ConvLSTMNowcaster", model).activation_bytes_per_row(dtype)
+    def glance(self, source: Path | None, cache_dir: Path) -> Glance:
+        return glance_at_radar(self.config.data, source, cache_dir)
+
+    def trial_item(self, facts: Mapping[str, Any], rng: np.random.Generator) -> Batch:
+        data = self.config.data
+        dbz = rng.uniform(data.min_dbz, data.max_dbz, (1, data.window, *facts["image_size"])).astype(np.float32)
+        frames = torch.from_numpy(self.packing.pack(dbz))
+        return {"frames": frames.repeat(facts["levels"], 1, 1, 1)}
+
+    def row_bytes(self, model: nn.Module, dtype: torch.dtype, device_type: str = "cpu") -> int:
+        return cast("ConvLSTMNowcaster", model).activation_bytes_per_row(dtype, device_type)
+
+    def row_flops(self, model: nn.Module) -> float:
+        return cast("ConvLSTMNowcaster", model).flops_per_row()
+
+    def smaller(self, facts: Mapping[str, Any], share: float) -> tuple[Task, Mapping[str, Any]]:
+        """Fewer frames first (never below three, so that the recurrence takes part), then fewer rows of pixels."""
+        data = self.config.data
+        steps = min(data.input_steps, max(_FEWEST_TRIAL_STEPS, round(data.input_steps * share)))
+        height, width = facts["image_size"]
+        lowest = self.config.loss.ssim_window if self.config.loss.ssim_weight > 0 else 1
+        rows = min(height, max(lowest, round(height * share * data.input_steps / steps)))
+        config = self.config.model_copy(update={"data": data.model_copy(update={"input_steps": steps})})
+        return type(self)(config), {**facts, "image_size": [rows, width]}
 
     def draw(self, model: nn.Module, prepared: Prepared, split: str, folder: Path, device: torch.device) -> list[Path]:
         from training.reporting.radar_examples import draw_examples

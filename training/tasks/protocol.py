@@ -76,6 +76,20 @@ class Prepared:
     facts: Mapping[str, Any] = field(default_factory=dict)  # what building the model needs (grid, class names, …)
 
 
+@dataclass(frozen=True)
+class Glance:
+    """What a dataset will become, told before the work: exact where it is prepared, else estimated.
+
+    ``items`` is None where nothing but the configuration is known, ``facts`` are then what it implies.
+    """
+
+    facts: Mapping[str, Any]  # as in `Prepared`
+    found: str  # one line for the user
+    items: Mapping[str, int] | None = None  # by split
+    exact: bool = False  # the dataset is prepared
+    cache_bytes: int = 0  # that preparation still has to write
+
+
 class Scores(Protocol):
     """Accumulates verification counts over a split; never holds predictions."""
 
@@ -176,9 +190,25 @@ class Task(ABC):
     def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Term]:
         """Forward, add to ``scores``, return the loss terms; called without gradients."""
 
-    def row_bytes(self, model: nn.Module, dtype: torch.dtype) -> int | None:
-        """Roughly what one row needs in memory for a training step on the CPU in ``dtype``; None when unknown."""
+    @abstractmethod
+    def glance(self, source: Path | None, cache_dir: Path) -> Glance:
+        """What ``source`` (None: a dataset yet to come) will become; well under a second. Raises BadDataError."""
+
+    @abstractmethod
+    def trial_item(self, facts: Mapping[str, Any], rng: np.random.Generator) -> Batch:
+        """One item of random data in the form that the loader gives: shapes and dtypes are the real ones."""
+
+    def row_bytes(self, model: nn.Module, dtype: torch.dtype, device_type: str = "cpu") -> int | None:
+        """Roughly what one row needs in memory for a training step in ``dtype``; None when unknown."""
         return None
+
+    def row_flops(self, model: nn.Module) -> float | None:
+        """Multiplications and additions of one row's forward pass; None when unknown."""
+        return None
+
+    def smaller(self, facts: Mapping[str, Any], share: float) -> tuple[Task, Mapping[str, Any]]:
+        """The same job with roughly ``share`` (0 to 1) of the arithmetic a row, for a trial on a slow machine."""
+        return self, facts
 
     def draw(self, model: nn.Module, prepared: Prepared, split: str, folder: Path, device: torch.device) -> list[Path]:
         """Example figures for the report (PNG, with an SVG of the same name beside it)."""
