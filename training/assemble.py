@@ -52,7 +52,7 @@ def assemble(
                 f"the {split} split holds no {task.item_word}; look at the split settings under data.split"
             )
     training = task.config.training
-    check_selection(task)  # told now, not at the first validation
+    check_selection(task, prepared.facts)  # told now, not at the first validation
     torch.manual_seed(training.seed)
     model = task.build_model(prepared.facts)
     store = CheckpointStore(run.path("checkpoints"), training.keep_checkpoints, observer.say)
@@ -74,10 +74,11 @@ def assemble(
         device=device,
         store=store,
         metrics=JsonLines(run.path("metrics.jsonl")),
-        history=[record for record in history if record["kind"] == "validation"],
+        history=[],
         observer=observer,
         stop=stop,
         identity=identity,
+        facts=prepared.facts,
         workers=int(workers.value),
         micro=int(micro.value) if micro.value.isdigit() else None,
         remember_micro=lambda size: _remember_micro(run, device, size),
@@ -86,24 +87,33 @@ def assemble(
         ema=ema,
         restored=newest[0] if newest else None,
     )
+    for record in history:
+        if record["kind"] == "validation":
+            engine.remember(record)
     return engine, {"training.num_workers": workers, "training.micro_batch_size": micro}
 
 
-def check_selection(task: Task) -> None:
-    """Refuse a selection metric that no validation gives, and a mode that would keep the worst checkpoint.
+def check_selection(task: Task, facts: Mapping[str, Any]) -> None:
+    """Refuse a selection metric that no validation gives or that ranks nothing, and a mode that keeps the worst.
 
     Raises:
         ConfigError: naming the nearest metric, or the mode that fits.
     """
     selection = task.config.selection
-    known = {f"val/{name}": way for name, way in task.new_scores().names().items()}
+    known: dict[str, str | None] = {"val/loss": "min", **{f"val/loss_{term}": "min" for term in task.terms()}}
+    known |= {f"val/{name}": way for name, way in task.new_scores(facts).names().items()}
     metric = selection.metric
-    way = "min" if metric == "val/loss" or metric.startswith("val/loss_") else known.get(metric)
-    if metric not in known and way is None:
-        near = get_close_matches(metric, ["val/loss", *known], n=1)
+    if metric not in known:
+        near = get_close_matches(metric, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"selection.metric is {metric}, which no validation of this configuration gives{hint}")
-    if way not in (None, selection.mode):
+    way = known[metric]
+    if way is None:
+        raise ConfigError(
+            f"selection.metric is {metric}, which ranks no checkpoints: neither more nor less of it is better, or it "
+            "does not depend on the model; take another, such as val/loss"
+        )
+    if way != selection.mode:
         raise ConfigError(f"selection.mode is {selection.mode}, but {metric} is better the other way: set it to {way}")
 
 

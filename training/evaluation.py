@@ -46,6 +46,7 @@ def evaluate_artifact(
         model,
         Loader(task, items, task.config.training.seed, 0, device),
         len(items),
+        facts=prepared.facts,
         batch_size=task.config.training.batch_size,
         precision=precision,
         micro=micro,

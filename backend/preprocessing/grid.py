@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 KM_PER_DEGREE = 111.195  # along a meridian of a sphere of 6371 km
+
+# Of a cell's size: crops round to whole cells, and degrees are measured at the grid's centre.
+_SPACING_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,13 @@ class Grid:
         if self.spacing_km is None:
             return f"{cells} of unknown size"
         return f"{cells} of {self.spacing_km[0]:.2f}x{self.spacing_km[1]:.2f} km"
+
+
+def same_spacing(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
+    """Whether cells of these heights and widths in km are the same to a model; None is unknown."""
+    if one is None or other is None:
+        return one is other
+    return bool(np.allclose(one, other, rtol=_SPACING_TOLERANCE))
 
 
 def _same_place(mine: str | float, its: str | float) -> bool:

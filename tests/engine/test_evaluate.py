@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 def evaluate(task: TinyTask, model: nn.Module, **named: Any) -> dict[str, float]:
     table = np.random.default_rng(0).normal(size=(46, 6)).astype(np.float32)
     loader = Loader(task, TinyItems(table, 2), 1, 0, CPU)
-    found = evaluate_split(task, model, loader, 23, batch_size=4, precision=Precision("off", CPU), **named)
+    found = evaluate_split(task, model, loader, 23, facts={}, batch_size=4, precision=Precision("off", CPU), **named)
     return found.metrics
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,6 +50,7 @@ def evaluate_split(
     loader: Loader,
     length: int,
     *,
+    facts: Mapping[str, Any],
     batch_size: int,
     precision: Precision,
     micro: int | None = None,
@@ -67,7 +68,7 @@ def evaluate_split(
     seen = sum(len(key.indices) for key in keys)
     largest = micro
     while True:
-        pools = _Pools(task.new_scores())
+        pools = _Pools(task.new_scores(facts))
         try:
             with evaluation_mode(model):
                 _pool(task, model, loader, keys, pools, precision, largest, check_stop, lambda done: tick(done, seen))

@@ -36,7 +36,7 @@ class StepResult:
 
     def means(self) -> dict[str, float]:
         """Each term's mean over the batch."""
-        return {name: float(total) / max(float(self.counts[name]), 1.0) for name, total in self.terms.items()}
+        return {name: float(total) / (float(self.counts[name]) or 1.0) for name, total in self.terms.items()}
 
 
 class Stepper:
@@ -169,7 +169,9 @@ def combine(terms: dict[str, Term], counts: dict[str, Any]) -> Tensor:
     loss: Tensor | None = None
     for name, term in terms.items():
         count = counts[name]
-        part = term.sum * (term.weight / (count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)))
+        part = term.sum * (
+            term.weight / (torch.where(count > 0, count, 1) if isinstance(count, Tensor) else count or 1)
+        )
         loss = part if loss is None else loss + part
     assert loss is not None, "a task gave no loss term"
     return loss

@@ -252,12 +252,17 @@ class NowcastScores:
         return [lead for lead, count in enumerate(missing, start=1) if count]
 
     def names(self) -> dict[str, str | None]:
-        """Names of all scores, with the way that is better; a frequency bias has none."""
+        """Names of all scores, with the way that is better; a frequency bias and what persistence reaches have none."""
         ways: dict[Better, str | None] = {higher: "max", lower: "min", nearer_one: None}
         suffixes = [f"_lead_{lead}" for lead in range(1, self.leads + 1)] + [""]
         stems = {f"{score}_{t:g}": ways[better] for score, (_, better) in CATEGORICAL.items() for t in self.thresholds}
         stems |= {name: ways[better] for name, (_, better) in CONTINUOUS.items()}
-        return {f"{who}{stem}{suffix}": way for who in FORECASTS for stem, way in stems.items() for suffix in suffixes}
+        return {
+            f"{who}{stem}{suffix}": None if who else way
+            for who in FORECASTS
+            for stem, way in stems.items()
+            for suffix in suffixes
+        }
 
     def record(self) -> dict[str, Any]:
         """Scale, sizes, thresholds, definitions and the counts behind the scores; counts are listed over the leads."""

@@ -12,6 +12,7 @@ from pydantic import field_validator
 from torch import Tensor, nn
 
 from backend.models import build
+from backend.preprocessing.grid import same_spacing
 from backend.preprocessing.radar import RadarPreprocessing
 from backend.weights import load_matching, read_state_dict
 from training.data.radar import RadarDataSection, prepare_radar
@@ -119,10 +120,19 @@ class ConvLSTMTask(Task):
         inputs, target, valid = self._split(batch)
         return radar_loss(model(inputs), target, valid, self.config.loss)
 
-    def new_scores(self) -> NowcastScores:
+    def terms(self) -> list[str]:
+        weight = self.config.loss.ssim_weight
+        return [name for name, share in (("huber", 1 - weight), ("ssim", weight)) if share > 0]
+
+    def new_scores(self, facts: Mapping[str, Any]) -> NowcastScores:
         data = self.config.data
         return NowcastScores(
-            self.config.evaluation.thresholds_dbz, data.prediction_steps, data.min_dbz, data.max_dbz, self._scale()
+            self.config.evaluation.thresholds_dbz,
+            data.prediction_steps,
+            data.min_dbz,
+            data.max_dbz,
+            self._scale(facts),
+            self.packing.as_stored,
         )
 
     def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Term]:
@@ -168,9 +178,15 @@ class ConvLSTMTask(Task):
         steps = self.config.data.input_steps
         return frames[:, :steps], frames[:, steps:], valid[:, steps:]
 
-    def _scale(self) -> str:
-        data = self.config.data
-        size = (
-            "the source grid" if data.downsample_size is None else "x".join(map(str, data.downsample_size)) + " cells"
-        )
-        return f"dBZ on {size}" + ("" if data.downsample_size is None else f" ({data.downsample_method})")
+    def mismatch(self, preprocessing: Mapping[str, Any], facts: Mapping[str, Any], prepared: Prepared) -> str | None:
+        """Dates and cadence may differ, but not what a frame is: its preprocessing and the size of its cells."""
+        here = prepared.facts
+        if facts["image_size"] != here["image_size"] or not same_spacing(facts["spacing_km"], here["spacing_km"]):
+            return f"its frames come to {here['grid']}, the model's are {facts['grid']}"
+        theirs, ours = ({**one["radar"], "crop_km": None} for one in (prepared.preprocessing, preprocessing))
+        other = [name for name in ours if ours[name] != theirs[name]]
+        return f"other preprocessing: {', '.join(other)}" if other else None
+
+    def _scale(self, facts: Mapping[str, Any]) -> str:
+        method = "" if self.config.data.downsample_size is None else f" ({self.config.data.downsample_method})"
+        return f"dBZ on {facts['grid']}{method}"

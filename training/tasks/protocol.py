@@ -98,7 +98,10 @@ class Scores(Protocol):
         ...
 
     def names(self) -> dict[str, str | None]:
-        """Every name that `compute` may give, with ``min`` or ``max`` for which way is better, None for neither."""
+        """Every name that `compute` may give, with ``min`` or ``max`` for which way is better.
+
+        None is for those that rank no model: neither way is better, or they do not depend on the model.
+        """
         ...
 
     def record(self) -> dict[str, Any]:
@@ -184,7 +187,12 @@ class Task(ABC):
         """Forward and loss terms of a (micro-)batch. Runs under autocast; compute losses in fp32."""
 
     @abstractmethod
-    def new_scores(self) -> Scores: ...
+    def terms(self) -> Sequence[str]:
+        """Names of the loss terms that this configuration has."""
+
+    @abstractmethod
+    def new_scores(self, facts: Mapping[str, Any]) -> Scores:
+        """Empty scores for a dataset with these ``facts``."""
 
     @abstractmethod
     def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Term]:
@@ -197,6 +205,10 @@ class Task(ABC):
     @abstractmethod
     def trial_item(self, facts: Mapping[str, Any], rng: np.random.Generator) -> Batch:
         """One item of random data in the form that the loader gives: shapes and dtypes are the real ones."""
+
+    def mismatch(self, preprocessing: Mapping[str, Any], facts: Mapping[str, Any], prepared: Prepared) -> str | None:
+        """Why a model that was trained with these must not be scored on ``prepared``; None where it may."""
+        return None if dict(preprocessing) == dict(prepared.preprocessing) else "its preprocessing is another one"
 
     def row_bytes(self, model: nn.Module, dtype: torch.dtype, device_type: str = "cpu") -> int | None:
         """Roughly what one row needs in memory for a training step in ``dtype``; None when unknown."""
