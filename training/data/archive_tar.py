@@ -103,7 +103,7 @@ class _Source:
 
     def exactly(self, size: int) -> bytes:
         """The next ``size`` bytes at once."""
-        return b"".join(self.pieces(size))
+        return b"".join(bytes(piece) for piece in self.pieces(size))  # copied before the buffer is filled again
 
     def skip(self, size: int) -> None:
         """Leave the next ``size`` bytes."""

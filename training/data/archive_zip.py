@@ -107,7 +107,8 @@ def _check(info: ZipInfo) -> None:
 
 def _check_overlap(found: list[ZipInfo], end: int) -> None:
     """No byte belongs to two members: bombs of some megabytes are made in that way."""
-    for info, limit in zip(found, [*(info.header_offset for info in found[1:]), end], strict=True):
+    limits = [info.header_offset for info in found[1:]] + [end]
+    for info, limit in zip(found, limits, strict=False):
         if info.header_offset + sizeFileHeader + len(info.orig_filename) + info.compress_size > limit:
             raise ArchiveError(f"the member {shown(info.orig_filename)} overlaps what follows it; fetch it again")
 

@@ -175,7 +175,7 @@ def _fill(folder: Path, file: FileIO, archive_format: str, watch: Watch, record:
         if not unpacked.files:
             raise ArchiveError("holds no file; expected a dataset")
         full = {**record, "files": unpacked.files, "bytes": unpacked.bytes}
-        (folder / RECORD).write_text(to_json(full, indent=1) + "\n", "utf-8")
+        _write_file(folder, RECORD, [(to_json(full, indent=1) + "\n").encode()], durable)
         folder.chmod(0o755)
         durable.finish(watch.check_stop)
     watch.finish()
@@ -213,7 +213,7 @@ def _write_all(folder: Path, members: Iterable[Member], watch: Watch, durable: D
 
 def _is_left_out(parts: tuple[str, ...]) -> bool:
     """Whether macOS added it to the archive (as shadows of the real files), or an earlier unpacking its record."""
-    return parts == (RECORD,) or "__MACOSX" in parts[:1] or (bool(parts) and parts[-1].startswith("._"))
+    return bool(parts) and (parts[0] in (RECORD, "__MACOSX") or parts[-1].startswith("._"))
 
 
 def _make_folder(folder: Path, path: str) -> None:
