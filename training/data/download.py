@@ -74,7 +74,7 @@ class Voice:
     def received(self, done: int, total: int | None) -> None:
         self.most = max(self.most, done)
         now = time.monotonic()
-        if now >= self._next or done == total:
+        if now >= self._next or done == total:  # the last one ends the stage
             self._next = now + _TELL_SECONDS
             self._send(("bytes", done, total))
 
