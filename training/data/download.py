@@ -68,21 +68,21 @@ class Voice:
 
     def __init__(self, send: Callable[[tuple[Any, ...]], None]) -> None:
         self._send = send
-        self._next = 0.0
+        self._next = self._next_reading = 0.0
         self.most = 0  # bytes, the most that there ever were: by it a try is told from going on
 
     def received(self, done: int, total: int | None) -> None:
         self.most = max(self.most, done)
         now = time.monotonic()
-        if now >= self._next or done == total:
+        if now >= self._next or done == total:  # the last one ends the stage
             self._next = now + _TELL_SECONDS
             self._send(("bytes", done, total))
 
     def reading(self, done: int, total: int) -> None:
         """What is there is being read, for its sha256: not a new byte, but no stall either."""
         now = time.monotonic()
-        if now >= self._next:
-            self._next = now + _TELL_SECONDS
+        if now >= self._next_reading:
+            self._next_reading = now + _TELL_SECONDS
             self._send(("reading", done, total))
 
     def waiting(self, seconds: float, why: str) -> None:

@@ -64,6 +64,8 @@ class _Partial:
             raise SourceError(f"it was cut off after {self.size:,} of {opened.total:,} bytes", retry=True)
         if self.size == 0:
             raise SourceError("it is an empty file")
+        if opened.total is None:
+            voice.received(self.size, self.size)
         self.path.replace(finished)
         return Received(finished, self.size, self.digest.hexdigest())
 

@@ -109,7 +109,6 @@ class ArchiveFetch:
         job.folder.mkdir(exist_ok=True)
         self._require_space(self._still_to_come(job.folder, self.manifest.size), self.manifest.size)
         received = download(job, self._watch(job))
-        self.tell.progress("download", received.size, received.size, unit="B")
         try:
             found = check_content(self.manifest, source, received, self.first_seen)
         except SourceError:
