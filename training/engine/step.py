@@ -169,9 +169,8 @@ def combine(terms: dict[str, Term], counts: dict[str, Any]) -> Tensor:
     loss: Tensor | None = None
     for name, term in terms.items():
         count = counts[name]
-        part = term.sum * (
-            term.weight / (torch.where(count > 0, count, 1) if isinstance(count, Tensor) else count or 1)
-        )
+        divisor = torch.where(count > 0, count, 1) if isinstance(count, Tensor) else count or 1  # of nothing: zero
+        part = term.sum * (term.weight / divisor)
         loss = part if loss is None else loss + part
     assert loss is not None, "a task gave no loss term"
     return loss
