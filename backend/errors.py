@@ -56,6 +56,18 @@ class InterruptedRunError(WorkerError):
     exit_code = INTERRUPTED
 
 
+class BudgetSpentError(InterruptedRunError):
+    """The hours or the money meant for the run are used up; what it had done is saved and a larger budget continues."""
+
+    exit_code = BUDGET_SPENT
+
+
+class TakenOverError(InterruptedRunError):
+    """Another machine went on with the run, so this one has no business with it any more."""
+
+    exit_code = CONFIG
+
+
 class DivergedError(WorkerError):
     """Loss or gradients stayed non-finite; the last good checkpoint is kept."""
 

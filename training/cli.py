@@ -27,6 +27,7 @@ from training.requests import (
     PrepareRequest,
     TrainRequest,
 )
+from training.shown import without_secrets
 from training.tasks import DEFAULT_TASK
 
 INTERRUPTED_BY_KEYBOARD = 130
@@ -58,6 +59,14 @@ class Split(StrEnum):
     TEST = "test"
 
 
+class OnFinish(StrEnum):
+    """What becomes of a rented instance when the work on it is done."""
+
+    NONE = "none"
+    STOP = "stop"
+    DESTROY = "destroy"
+
+
 Task = Annotated[
     str | None, typer.Option("--task", envvar="TASK", help=f"The kind of training job, if not {DEFAULT_TASK}.")
 ]
@@ -74,6 +83,37 @@ Sets = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Stands for --set training.seed.")]
 Output = Annotated[Path, typer.Option("--output", help="Where runs are kept.")]
 Datasets = Annotated[Path, typer.Option("--datasets", help="Where datasets and prepared caches are kept.")]
+SyncTo = Annotated[
+    str | None,
+    typer.Option(
+        "--sync-to",
+        metavar="URL|REMOTE:PATH",
+        envvar="TRAIN_WORKER_SYNC_TO",
+        help="Keep the run there too, and fetch it from there on an empty disk: an fsspec URL or an rclone remote.",
+    ),
+]
+MaxHours = Annotated[
+    float | None,
+    typer.Option("--max-hours", envvar="TRAIN_WORKER_MAX_HOURS", help="End with 79 when the run has used so many."),
+]
+MaxCost = Annotated[
+    float | None,
+    typer.Option("--max-cost", envvar="TRAIN_WORKER_MAX_COST", help="End with 79 when the run has cost so much."),
+]
+Price = Annotated[
+    float | None,
+    typer.Option(
+        "--price-per-hour", envvar=["TRAIN_WORKER_PRICE_PER_HOUR", "VAST_DPH"], help="What this machine costs."
+    ),
+]
+AtTheEnd = Annotated[
+    OnFinish,
+    typer.Option(
+        "--on-finish",
+        envvar="TRAIN_WORKER_ON_FINISH",
+        help="When the run is finished or its budget spent, and the copy verified: stop or destroy the instance.",
+    ),
+]
 Run = Annotated[str, typer.Argument(help="A run's id or its unique beginning, its folder, or a checkpoint in it.")]
 
 
@@ -92,6 +132,11 @@ def train(
     resume: Annotated[
         str, typer.Option("--resume", metavar="auto|never|RUN", help="auto continues this command's own run.")
     ] = "auto",
+    sync_to: SyncTo = None,
+    max_hours: MaxHours = None,
+    max_cost: MaxCost = None,
+    price_per_hour: Price = None,
+    on_finish: AtTheEnd = OnFinish.NONE,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print every setting with what it means, and end.")
     ] = False,
@@ -110,7 +155,12 @@ def train(
         output=output,
         datasets=datasets,
         resume=resume,
-        argv=tuple(context.obj or ()),
+        sync_to=sync_to,
+        max_hours=max_hours,
+        max_cost=max_cost,
+        price_per_hour=price_per_hour,
+        on_finish=on_finish.value,
+        argv=tuple(map(without_secrets, context.obj or ())),
     )
     if print_config:
         typer.echo(_resolved(request), nl=False)

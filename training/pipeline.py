@@ -35,6 +35,7 @@ from training.heartbeat import beat
 from training.machine import available_cpus
 from training.provenance import determinism, device_facts, git_state, prepare_environment, versions
 from training.publish import publish_pth, repair_published
+from training.rented import RentedMachine
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
 from training.reporting.units import duration
@@ -77,17 +78,18 @@ def train(request: TrainRequest) -> int:
     Raises:
         WorkerError: with the exit code that says whether running again helps.
     """
-    with StopRequest(beat) as stop:
-        run, work = _begin(request, stop)
+    with StopRequest(beat) as stop, RentedMachine(request, os.environ, stop) as machine:
+        run, work = _begin(request, stop, machine)
         if run is not None and run.metadata.get("state") == "finished" and request.resume == "auto":
             if _unchanged(run, work):
                 work.log.say(f"finished before: {run.folder} (run id {run.run_id}); --resume never trains anew")
+                machine.keep(run)
                 return 0
             run = None
         work.warnings = preflight(job_of(work.task, request, work.source, run.folder if run else None))
         run = run or _new_run(request, work)
         try:
-            return _train_run(run, work)
+            return _train_run(run, work, machine)
         except _OtherDatasetError:
             if request.resume not in ("auto", "never"):
                 raise BadDataError(
@@ -95,17 +97,17 @@ def train(request: TrainRequest) -> int:
                     "with its own data only"
                 ) from None
             work.log.say("the dataset is not the one that this run was started on; a new run begins")
-            return _train_run(_new_run(request, work), work)
+            return _train_run(_new_run(request, work), work, machine)
 
 
 class _OtherDatasetError(Exception):
     """The dataset's fingerprint is not the run's."""
 
 
-def _begin(request: TrainRequest, stop: StopRequest) -> tuple[Run | None, Work]:
+def _begin(request: TrainRequest, stop: StopRequest, machine: RentedMachine) -> tuple[Run | None, Work]:
     """The configuration, the data, and the run to continue if there is one."""
     if request.resume not in ("auto", "never"):
-        run = resolve_run(request.output, request.resume)
+        run = machine.update(resolve_run(request.output, request.resume), RunLog(None).say)
         request, loaded, source = _settle_extension(run, request)
         return run, _work(request, loaded, source, stop)
     loaded, source = settle(request, os.environ)
@@ -113,8 +115,9 @@ def _begin(request: TrainRequest, stop: StopRequest) -> tuple[Run | None, Work]:
     if request.resume == "never":
         return None, work
     wanted = "sample" if source.path is None else str(source.path.resolve())
-    identity = (config_hash(loaded.config), _run_name(request, loaded))
-    return matching_run(request.output, request.task, *identity, lambda run: data_of(run) == wanted), work
+    identity = {"config_hash": config_hash(loaded.config), "run_name": _run_name(request, loaded)}
+    local = matching_run(request.output, request.task, **identity, same_data=lambda run: data_of(run) == wanted)
+    return machine.find(local, identity, source.is_sample, work.log.say), work
 
 
 def _settle_extension(run: Run, request: TrainRequest) -> tuple[TrainRequest, LoadedConfig, DataSource]:
@@ -177,12 +180,12 @@ def _unchanged(run: Run, work: Work) -> bool:
     return prepared.fingerprint == run.metadata.get("dataset", {}).get("fingerprint")
 
 
-def _train_run(run: Run, work: Work) -> int:
+def _train_run(run: Run, work: Work, machine: RentedMachine) -> int:
     with run.locked():
         log = work.log = RunLog(run.path("train.log"))
-        with Progress(log) as display, _accounted(run, work):
+        log.say(f"log: {run.path('train.log')}")
+        with Progress(log) as display, machine.at_work(run, log.say), _accounted(run, work):
             work.display = display
-            log.say(f"log: {run.path('train.log')}")
             _stages(run, work)
     return 0
 

@@ -36,6 +36,11 @@ class TrainRequest(PrepareRequest):
 
     run_name: str | None = None
     resume: str = "auto"  # "auto", "never", or a run
+    sync_to: str | None = None  # an rclone remote or an fsspec URL
+    max_hours: float | None = None
+    max_cost: float | None = None
+    price_per_hour: float | None = None
+    on_finish: str = "none"  # or "stop", "destroy"
     argv: tuple[str, ...] = field(default=(), compare=False)  # the command as given, for the record
 
 

@@ -1,4 +1,7 @@
-"""Stopping when asked to: SIGTERM (docker stop, a scheduler) and SIGINT (Ctrl-C) set a flag that every stage polls."""
+"""Stopping when asked to: SIGTERM (docker stop, a scheduler) and SIGINT (Ctrl-C) set a flag that every stage polls.
+
+Other parts may ask too, such as a budget that is spent; then the run ends in the same way with an error of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,22 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from backend.errors import InterruptedRunError
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True)
+class StopReason:
+    """Why to stop and what to do then, in words, and the error whose exit code says the same to machines."""
+
+    what: str
+    then: str = "run the same command to continue"
+    error: type[InterruptedRunError] = InterruptedRunError
 
 
 class StopRequest:
@@ -26,23 +39,33 @@ class StopRequest:
     def __init__(self, alive: Callable[[], None] = lambda: None) -> None:
         self._alive = alive
         self.signal_name: str | None = None
+        self._reason: StopReason | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     @property
     def requested(self) -> bool:
         """Whether to stop."""
         self._alive()
-        return self.signal_name is not None
+        return self.signal_name is not None or self._reason is not None
+
+    def ask(self, reason: StopReason) -> None:
+        """Ask for a stop from any thread; the first reason holds."""
+        self._reason = self._reason or reason
 
     def check(self) -> None:
-        """Raise InterruptedRunError when a stop was asked for."""
-        self._alive()
-        self.check_waiting()
+        """Raise the error of `error` when a stop was asked for."""
+        if self.requested:
+            raise self.error()
 
     def check_waiting(self) -> None:
         """The same from a loop that waits for others, which is no sign of life."""
-        if self.signal_name is not None:
-            raise InterruptedRunError(f"stopped by {self.signal_name}; run the same command to continue")
+        if self.signal_name is not None or self._reason is not None:
+            raise self.error()
+
+    def error(self, where: str = "") -> InterruptedRunError:
+        """The error that ends the run after a stop was asked for; ``where`` says what is saved."""
+        reason = self._reason or StopReason(f"stopped by {self.signal_name}")
+        return reason.error(f"{reason.what}{where}; {reason.then}")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal_name is not None:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from backend.artifact import FORMAT, read_state
-from backend.errors import DivergedError, InterruptedRunError
+from backend.errors import DivergedError
 from training.clock import now_utc
 from training.engine.checkpoint import CheckpointStore, read_tensors
 from training.engine.device import Precision
@@ -348,10 +348,7 @@ def _save(engine: Engine, session: Session) -> None:
 def _interrupt(engine: Engine, session: Session) -> NoReturn:
     """Save this boundary and end the run so that the same command continues it."""
     _save(engine, session)
-    raise InterruptedRunError(
-        f"stopped by {engine.stop.signal_name} at step {engine.progress.step}, which is saved; "
-        "run the same command to continue"
-    )
+    raise engine.stop.error(f" at step {engine.progress.step}, which is saved")
 
 
 def _refused(engine: Engine, session: Session, result: StepResult) -> None:

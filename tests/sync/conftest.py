@@ -1,0 +1,38 @@
+"""What the tests of syncing share: stores in temporary places."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from training.sync.stores import Store, open_store
+
+STAND_IN = Path(__file__).with_name("stand_in_rclone.py")
+
+
+@pytest.fixture
+def rclone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that the stand-in for rclone serves as ``there:``."""
+    program = tmp_path / "bin" / "rclone"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -S {STAND_IN} "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "served").mkdir()
+    monkeypatch.setenv("PATH", str(program.parent))
+    monkeypatch.setenv("STAND_IN_ROOT", str(tmp_path / "served"))
+    return tmp_path / "served"
+
+
+@pytest.fixture(params=["file", "memory", "rclone"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "rclone":
+        request.getfixturevalue("rclone")
+        return open_store("there:runs")
+    if request.param == "memory":
+        MemoryFileSystem.store.clear()
+        MemoryFileSystem.pseudo_dirs[:] = [""]
+        return open_store("memory://runs")
+    return open_store(f"file://{tmp_path}/runs")
