@@ -38,7 +38,7 @@ from training.reporting.progress import Progress
 from training.reporting.units import duration
 from training.requests import EvaluateRequest, PredictRequest, PrepareRequest, TrainRequest
 from training.run import Run, create_run, matching_run, resolve_run
-from training.settle import cache_folder, settle
+from training.settle import cache_folder, can_be_made, settle
 from training.tasks import task_class
 from training.tasks.protocol import PrepareContext, Prepared, Task
 from training.watch import RunObserver
@@ -314,7 +314,8 @@ def _prepare(work: Work, run: Run | None = None) -> Prepared:
 
 
 def _cache_dir(work: Work) -> Path:
-    return cache_folder(work.loaded.config, work.task.name, work.request.datasets, work.request.output)
+    request = work.request
+    return cache_folder(work.loaded.config, work.task.name, request.datasets, request.output, can_be_made)
 
 
 def _prepare_workers(work: Work) -> int:
