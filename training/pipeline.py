@@ -317,7 +317,8 @@ def _prepare(work: Work, run: Run | None = None) -> Prepared:
 
 
 def _cache_dir(work: Work) -> Path:
-    return cache_folder(work.loaded.config, work.task.name, work.request.datasets, work.request.output)
+    request = work.request
+    return cache_folder(work.loaded.config, work.task.name, request.datasets, request.output, can_be_made)
 
 
 def _prepare_workers(work: Work) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,16 @@ def load_request(request: PrepareRequest, preset_or_file: str | None, environ: M
     )
 
 
-def cache_folder(config: Any, task: str, datasets: Path, output: Path) -> Path:
+def cache_folder(config: Any, task: str, datasets: Path, output: Path, can_be_written: Callable[[Path], bool]) -> Path:
     """Where prepared caches of ``task`` lie: as configured, else beside the datasets, else with the output."""
     if config.data.cache_dir is not None:
         return Path(config.data.cache_dir)
     folder = datasets / ".prepared" / task
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    return folder if there.is_dir() and os.access(there, os.W_OK) else output / ".prepared" / task
+    return folder if can_be_written(folder) else output / ".prepared" / task
+
+
+def can_be_made(folder: Path) -> bool:
+    """Make ``folder`` where it is not there yet; whether it can be written."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return os.access(folder, os.W_OK)

@@ -6,10 +6,13 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backend.errors import IO_ERROR
 from training.doctor.finding import Finding, failed, ok, warning
-from training.doctor.job import Sizes
+
+if TYPE_CHECKING:
+    from training.doctor.job import Sizes
 
 RUN_BYTES = 64 << 20  # logs, figures, report
 _TIGHT = 1.1

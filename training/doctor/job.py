@@ -13,6 +13,7 @@ from torch import nn
 
 from backend.errors import BadDataError, DiskError
 from training.data.source import DataSource
+from training.doctor.volumes import try_to_write
 from training.engine.device import Precision
 from training.engine.gpu import GpuFacts, read_gpu, why_unusable
 from training.settle import cache_folder
@@ -43,10 +44,12 @@ class Job:
         """Whether the dataset has to be fetched first."""
         return self.source is not None and self.source.kind == "manifest" and self.data is None
 
-    @property
+    @cached_property
     def cache_dir(self) -> Path:
         """Where the prepared cache will lie."""
-        return cache_folder(self.config, self.task.name, self.datasets, self.output)
+        return cache_folder(
+            self.config, self.task.name, self.datasets, self.output, lambda folder: try_to_write(folder) is None
+        )
 
     @cached_property
     def gpu(self) -> GpuFacts:
