@@ -105,7 +105,7 @@ def test_a_store_that_fails_for_a_while(
 def test_a_store_that_never_works_stops_no_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failing("write", 10**6, monkeypatch)
+    failing("upload", 10**6, monkeypatch)
     words = ("--sync-to", f"file://{tmp_path}/remote")
     assert train(tmp_path, "tiny", *words) == SOURCE_UNAVAILABLE
     err = capsys.readouterr().err
@@ -118,6 +118,15 @@ def test_a_store_that_never_works_stops_no_training(
     register_tiny(monkeypatch)
     assert train(tmp_path, "tiny", *words) == 0
     assert RemoteRun(open_store(words[1]), "tiny", run.name).differing(run) == []
+
+
+def test_a_store_that_takes_nothing_is_told_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing("write", 10**6, monkeypatch)
+    assert train(tmp_path, "tiny", "--sync-to", f"file://{tmp_path}/remote") == SOURCE_UNAVAILABLE
+    assert "out of reach" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("step-*"))
 
 
 def test_an_unreachable_store_on_an_empty_disk_is_no_new_run(

@@ -15,6 +15,7 @@ from training.sync.stores import Store, Stored, StoreError
 
 _CHUNK_BYTES = 8 * 2**20
 _PARTIAL = ".partial"
+_BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2"}  # no folders; making one makes a bucket
 _RENAMING = {"file", "local", "sftp", "ssh"}  # a file appears there while it is written; elsewhere, when it is whole
 
 
@@ -35,8 +36,8 @@ class FsspecStore(Store):
         except Exception as error:  # each protocol has failures of its own
             raise ConfigError(f"--sync-to {self.shown}: cannot be opened ({_text(error)})") from error
         self._root = root.rstrip("/")
-        kinds = self._fs.protocol
-        self._renames = bool(_RENAMING.intersection((kinds,) if isinstance(kinds, str) else kinds))
+        kinds = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
+        self._renames, self._makes_folders = bool(kinds & _RENAMING), not kinds & _BUCKETS
 
     def folders(self, folder: str) -> list[str]:
         with self._told(folder), suppress(FileNotFoundError):
@@ -90,12 +91,13 @@ class FsspecStore(Store):
         return
 
     def _put(self, path: str, put: Callable[[str], None]) -> None:
-        """Stores with real folders want them made first; asking others to would make buckets."""
         full = self._full(path)
         place = full + _PARTIAL if self._renames else full
         try:
             put(place)
         except FileNotFoundError:
+            if not self._makes_folders:
+                raise
             self._fs.makedirs(full.rpartition("/")[0], exist_ok=True)
             put(place)
         if self._renames:
@@ -117,8 +119,8 @@ def _name(path: str) -> str:
 
 
 def _text(error: Exception) -> str:
-    lines = without_secrets(str(error)).split("\n")
-    return lines[0].strip() or type(error).__name__
+    text = without_secrets(str(error)).split("\n")[0].strip()
+    return f"there is no such place or file ({text})" if isinstance(error, FileNotFoundError) else text or repr(error)
 
 
 def _hashes(info: dict[str, Any]) -> dict[str, str]:

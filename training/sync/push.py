@@ -57,7 +57,8 @@ class Pusher:
             pause = _POLL_SECONDS
             try:
                 self._round(everything=closing)
-                self._recovered()
+                if self._recovered():
+                    continue  # what was told of it belongs there too
                 if closing:
                     self.complete = not self._given_up.is_set()
                     return
@@ -146,10 +147,12 @@ class Pusher:
             self._tell("sync failing", {"error": str(error) if isinstance(error, WorkerError) else repr(error)})
         return min(2.0 ** (self._failures - 1), _LONGEST_PAUSE_SECONDS)
 
-    def _recovered(self) -> None:
-        if self._failures:
-            self._tell("sync works again", {"failures": self._failures})
-        self._failures = 0
+    def _recovered(self) -> bool:
+        if not self._failures:
+            return False
+        failures, self._failures = self._failures, 0
+        self._tell("sync works again", {"failures": failures})
+        return True
 
     def _tell(self, event: str, facts: dict[str, Any]) -> None:
         with self._telling:

@@ -9,13 +9,14 @@ from typing import Any
 
 from filelock import FileLock
 
+from backend.artifact import checkpoints
 from backend.errors import BudgetSpentError, InterruptedRunError, SourceUnavailableError, TakenOverError
 from training.engine.interruption import StopReason, StopRequest
 from training.run import Run
 from training.sync.lease import NOTE, Lease, worker_id
 from training.sync.pull import find_remote, local_standing, pull, remote_finished, remote_standing
 from training.sync.push import Pusher
-from training.sync.remote_run import RemoteRun
+from training.sync.remote_run import CHECKPOINTS, RemoteRun
 from training.sync.stores import Store, StoreError
 
 Say = Callable[[str], None]
@@ -108,13 +109,19 @@ class Sync:
     def claim(self, run: Run, say: Say) -> Mapping[str, Any]:
         """Take the run's lease; what the last owner's note said.
 
-        A store that is out of reach does not stop a training. Raises ConfigError: another machine is at work.
+        A store that is out of reach does not stop a training that has begun.
+
+        Raises:
+            ConfigError: another machine is at work on it.
+            StoreError: nothing is trained yet, and nothing can be written there.
         """
         remote = self.remote(run)
         if remote.prefix not in self._leases:
             try:
                 self._take(remote, say)
             except StoreError as error:
+                if not checkpoints(run.path(CHECKPOINTS)):
+                    raise
                 say(f"sync: {error}; the training goes on and is pushed once that works")
                 self._leases[remote.prefix] = self._lease(remote)
         return self._known
