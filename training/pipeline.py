@@ -42,7 +42,7 @@ from training.reporting.units import duration
 from training.requests import EvaluateRequest, PredictRequest, PrepareRequest, TrainRequest
 from training.run import Run, create_run, matching_run, resolve_run
 from training.run_data import data_of, data_record, fetched_alike, is_away, note_fetched, with_data_of
-from training.settle import cache_folder, settle
+from training.settle import cache_folder, can_be_made, settle
 from training.tasks import task_class
 from training.tasks.protocol import PrepareContext, Prepared, Task
 from training.watch import RunObserver
