@@ -57,7 +57,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder("training.pipeline")
     for package, name in [
         (training, "pipeline"),
-        (training, "fetching"),
+        (training, "commands"),
         (training, "run"),
         (training.reporting, "report"),
     ]:

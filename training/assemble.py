@@ -64,7 +64,7 @@ def assemble(
     ema = Ema(model, training.ema_decay) if training.ema_decay is not None else None
     progress = _restore(run, store, newest, model, ema, observer)
     history = _cut_back(run.path("metrics.jsonl"), progress.step)
-    workers, micro = choose_workers(task, prepared.facts, device), _choose_micro(run, task, model, device, precision)
+    workers, micro = choose_workers(task, prepared.facts, device), choose_micro(run, task, model, device, precision)
     engine = Engine(
         task=task,
         config=task.config,
@@ -80,7 +80,7 @@ def assemble(
         identity=identity,
         facts=prepared.facts,
         workers=int(workers.value),
-        micro=int(micro.value) if micro.value.isdigit() else None,
+        micro=rows_of(micro),
         remember_micro=lambda size: _remember_micro(run, device, size),
         publish=publish,
         progress=progress,
@@ -204,8 +204,13 @@ def wanted_workers(task: Task, device: torch.device) -> Choice:
     return Choice(str(max(1, min(8, cpus - 1))), f"{cpus} CPUs feed the GPU")
 
 
-def _choose_micro(run: Run, task: Task, model: torch.nn.Module, device: torch.device, precision: Precision) -> Choice:
-    """Rows per micro-batch, or "all" for the whole batch at once."""
+def rows_of(micro: Choice) -> int | None:
+    """What `choose_micro` chose as a number; None for the whole batch."""
+    return int(micro.value) if micro.value.isdigit() else None
+
+
+def choose_micro(run: Run, task: Task, model: torch.nn.Module, device: torch.device, precision: Precision) -> Choice:
+    """Rows per micro-batch, or "all" for the whole batch at once; remembered in ``run``, which holds its lock."""
     asked = task.config.training.micro_batch_size
     if asked != "auto":
         return Choice(str(asked), "training.micro_batch_size says so")

@@ -180,10 +180,10 @@ def fetch(
     datasets: Datasets = DATASETS,
 ) -> None:
     """Download and unpack the dataset that data.manifest or a Drive id names; go on where that was interrupted."""
-    from training import fetching
+    from training import commands
     from training.config import name_of_task
 
-    fetching.fetch(
+    commands.fetch(
         PrepareRequest(
             task=name_of_task(task, config),
             drive_id=drive_id,
@@ -208,10 +208,10 @@ def prepare(
     datasets: Datasets = DATASETS,
 ) -> None:
     """Read, check, split and cache the data, and show what was found."""
-    from training import pipeline
+    from training import commands
     from training.config import name_of_task
 
-    pipeline.prepare(
+    commands.prepare(
         PrepareRequest(
             task=name_of_task(task, config),
             data=data,
@@ -268,9 +268,9 @@ def evaluate(
     datasets: Datasets = DATASETS,
 ) -> None:
     """Score a run's best weights: metrics as JSON and as a table."""
-    from training import pipeline
+    from training import commands
 
-    pipeline.evaluate(EvaluateRequest(run=run, split=split.value, data=data, output=output, datasets=datasets))
+    commands.evaluate(EvaluateRequest(run=run, split=split.value, data=data, output=output, datasets=datasets))
 
 
 @app.command()
@@ -282,9 +282,9 @@ def predict(
     datasets: Datasets = DATASETS,
 ) -> None:
     """Apply a run's best weights to raw files and write the result in the field's own format."""
-    from training import pipeline
+    from training import commands
 
-    pipeline.predict(PredictRequest(run=run, inputs=tuple(inputs), out=out, output=output, datasets=datasets))
+    commands.predict(PredictRequest(run=run, inputs=tuple(inputs), out=out, output=output, datasets=datasets))
 
 
 @app.command()

@@ -15,9 +15,9 @@ from training.run import Run
 AnyRequest = TypeVar("AnyRequest", bound=PrepareRequest)
 
 
-def data_record(run: Run, source: DataSource) -> dict[str, Any]:
-    """For metadata.yaml, with the path relative to the run's folder; `fetched` is added once the data are there."""
-    path = os.path.relpath(source.path, run.folder) if source.path else None
+def data_record(folder: Path, source: DataSource) -> dict[str, Any]:
+    """For metadata.yaml, with the path relative to the run's ``folder``; `fetched` is added once the data are there."""
+    path = os.path.relpath(source.path.resolve(), folder.resolve()) if source.path else None
     record: dict[str, Any] = {"path": path, "is_sample": source.is_sample}
     if source.manifest is None:
         return record

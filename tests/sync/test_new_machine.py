@@ -192,7 +192,7 @@ def test_names_from_a_store_lead_nowhere_else(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_run_in_the_store_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, copy = two_copies(tmp_path)
+    _, copy = two_copies(tmp_path)
     (copy / "metadata.yaml").write_text("state: [")
     shutil.rmtree(tmp_path / "a")
     assert synced(tmp_path / "a", tmp_path / "remote") == 0

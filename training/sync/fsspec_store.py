@@ -15,7 +15,18 @@ from training.sync.stores import Store, Stored, StoreError
 
 _CHUNK_BYTES = 8 * 2**20
 _PARTIAL = ".partial"
-_BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2"}  # no folders; making one makes a bucket
+_BUCKETS = {
+    "s3",
+    "s3a",
+    "gs",
+    "gcs",
+    "abfs",
+    "abfss",
+    "az",
+    "adl",
+    "oss",
+    "r2",
+}  # no folders; making one makes a bucket
 _RENAMING = {"file", "local", "sftp", "ssh"}  # a file appears there while it is written; elsewhere, when it is whole
 
 
