@@ -230,9 +230,22 @@ def test_a_stop_on_the_way(bench: Bench, archive_format: str, programs: bool) ->
     assert children() == []
 
 
+def all_children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+_before: set[str] = set()  # helpers of other tests, such as multiprocessing's resource tracker
+
+
+@pytest.fixture(autouse=True)
+def children_before() -> None:
+    _before.clear()
+    _before.update(all_children())
+
+
 def children() -> list[str]:
-    """Processes that this one started and has not ended."""
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    """Processes that the test started and has not ended."""
+    return sorted(all_children() - _before)
 
 
 def fake_program(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from backend.artifact import checkpoints
 from backend.errors import SOURCE_UNAVAILABLE
@@ -177,7 +178,8 @@ def test_milestones_that_are_only_there_stay(tmp_path: Path) -> None:
 def test_the_commands_secrets_are_kept_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path, "tiny", "--sync-to", "s3://me:hush@bucket/x?token=hush") == 78
     assert "hush" not in capsys.readouterr().err
-    run = trained(tmp_path, "--sync-to", f"file://me:hush@{tmp_path}/remote?token=hush", "--run-name", "x")
+    run = trained(tmp_path, "--sync-to", "memory://me:hush@place/runs?token=hush", "--run-name", "x")
+    MemoryFileSystem.store.clear()
     assert not [path for path in run.rglob("*") if path.is_file() and b"hush" in path.read_bytes()]
     assert "hush" not in capsys.readouterr().out
 

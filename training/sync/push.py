@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +83,9 @@ class Pusher:
     def _next(self) -> Path | None:
         """The checkpoint whose absence in the store costs most."""
         found = checkpoints(self.folder / CHECKPOINTS)
-        if not found:
-            return None
-        best = _progress(found[-1]).get("best")
+        best = _progress(found).get("best")
         named = [folder for folder in found[:-1] if best and int(folder.name.removeprefix(STEP_PREFIX)) == best["step"]]
-        for folder in [*named, found[-1], *found[:-1]]:
+        for folder in [*named, *found[-1:], *found[:-1]]:
             if folder.name not in self._there and not self._is_there(folder):
                 return folder
         return None
@@ -121,8 +119,8 @@ class Pusher:
         if not found or found[-1].name not in self._there:
             return
         keep = {folder.name for folder in found}
-        keep |= {f"{STEP_PREFIX}{step:08d}" for step in _progress(found[-1]).get("milestones", [])}
-        for name in self.remote.checkpoints():
+        keep |= {f"{STEP_PREFIX}{step:08d}" for step in _progress(found).get("milestones", [])}
+        for name in self.remote.begun_checkpoints():
             if name not in keep:
                 self.remote.remove_checkpoint(name)
                 self._there.discard(name)
@@ -160,5 +158,9 @@ class Pusher:
                 self._tell_others(event, facts)
 
 
-def _progress(folder: Path) -> dict[str, Any]:
-    return read_state(folder)["progress"]
+def _progress(found: Sequence[Path]) -> dict[str, Any]:
+    """What the newest of some checkpoints says of the training; nothing when it was deleted since, as old ones are."""
+    try:
+        return read_state(found[-1])["progress"] if found else {}
+    except FileNotFoundError:
+        return {}

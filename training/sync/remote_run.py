@@ -37,6 +37,10 @@ class RemoteRun:
         whole = [name.split("/")[0] for name in found if name.endswith(f"/{MANIFEST}")]
         return sorted((name for name in whole if _step(name) is not None), key=lambda name: _step(name) or 0)
 
+    def begun_checkpoints(self) -> list[str]:
+        """Names of all checkpoints there, also of those that never became whole."""
+        return [name for name in self.store.folders(self.path(CHECKPOINTS)) if _step(name) is not None]
+
     def has_checkpoint(self, folder: Path) -> bool:
         """Whether this very checkpoint was put there before."""
         if folder.name in self.damaged:
