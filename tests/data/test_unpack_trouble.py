@@ -230,22 +230,10 @@ def test_a_stop_on_the_way(bench: Bench, archive_format: str, programs: bool) ->
     assert children() == []
 
 
-def all_children() -> set[str]:
-    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
-
-
-_before: set[str] = set()  # helpers of other tests, such as multiprocessing's resource tracker
-
-
-@pytest.fixture(autouse=True)
-def children_before() -> None:
-    _before.clear()
-    _before.update(all_children())
-
-
 def children() -> list[str]:
-    """Processes that the test started and has not ended."""
-    return sorted(all_children() - _before)
+    """Processes that this one started and has not ended, but for the one that multiprocessing keeps for itself."""
+    found = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [pid for pid in found if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def fake_program(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
