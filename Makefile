@@ -2,11 +2,12 @@
 # (TRAIN_WORKER_IMAGE=1) the image's own Python.
 #
 #   TASK= DATA= CONFIG= RUN= ARGS=    become --task, --data, --config, the run, and whatever else the worker takes.
+#   make docker-…                     the same in containers (docs/container.md).
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train prepare evaluate predict report test crash check lock clean \
-        bench-data bench-loop bench-gpu
+.PHONY: help setup setup-dev train fetch prepare doctor evaluate predict report test crash test-container check lock clean \
+        bench-data bench-loop bench-gpu docker-build docker-train docker-dev docker-run docker-shell
 
 # Words so common that others use them too: only what stands on make's own command line counts.
 $(foreach word,DATA CONFIG RUN ARGS,$(if $(filter environment,$(origin $(word))),$(eval $(word) :=)))
@@ -35,7 +36,7 @@ LOOP_VENV := .venv-loop
 CODE := backend training tests tools $(wildcard benchmarks)
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  TASK=convlstm  DATA=folder|sample  CONFIG=preset|file  RUN=run  ARGS='--set training.epochs=10 …'"
 
@@ -63,8 +64,14 @@ $(VENV)/.ready-dev: $(TORCH_LOCK) $(TRAIN_LOCK) $(DEV_LOCK) | $(VENV)/bin/python
 train: $(READY) ## Prepare, train, evaluate, report: TASK= DATA= CONFIG= (RUN= continues that run)
 	@$(WORKER) train $(CHOICE) $(call HAVING,RUN,--resume) $(ARGS)
 
+fetch: $(READY) ## Download and unpack the dataset: CONFIG= (ARGS="--set data.manifest=FILE" or "--drive-id ID")
+	@$(WORKER) fetch $(call HAVING,TASK,--task) $(call HAVING,CONFIG,--config) $(ARGS)
+
 prepare: $(READY) ## Read, check, split and cache the data: TASK= DATA= CONFIG=
 	@$(WORKER) prepare $(CHOICE) $(ARGS)
+
+doctor: $(READY) ## Check machine, disks, data and settings before training: TASK= DATA= CONFIG= (ARGS="--price-per-hour 0.4")
+	@$(WORKER) doctor $(CHOICE) $(ARGS)
 
 evaluate: $(READY) ## Score a run's best weights: RUN= (DATA=, ARGS="--split test")
 	@$(NEED_RUN)$(WORKER) evaluate "$(RUN)" $(call HAVING,DATA,--data) $(ARGS)
@@ -81,11 +88,50 @@ test: $(READY_DEV) ## All tests but the slow ones and those that need a containe
 crash: $(READY_DEV) ## Only the tests that kill processes at chosen moments
 	@exec $(PY) -m pytest -m crash $(ARGS)
 
-check: $(READY_DEV) ## Style, types, dead links in the documentation
+test-container: $(READY_DEV) ## Only the tests that build and run the image (needs Docker)
+	@exec $(PY) -m pytest -m container $(ARGS)
+
+check: $(READY_DEV) ## Style, types, Dockerfile, compose.yaml, dead links in the documentation
 	$(PY) -m ruff check $(CODE)
 	$(PY) -m ruff format --check $(CODE)
 	$(PY) -m mypy
+	$(dir $(PY))hadolint training/Dockerfile.train
+	$(PY) -m check_jsonschema --builtin-schema vendor.compose-spec compose.yaml
 	$(PY) tools/check_links.py
+
+# Docker makes folders that it is to mount as root where they are missing, so that they are made here first.
+DOCKER ?= docker
+IMAGE = convlstm-training
+BASE_IMAGE =
+GPUS = $(if $(shell command -v nvidia-smi),--gpus all)
+TERMINAL = $(shell test -t 0 && echo -it)
+DOCKER_ARGS =
+IN_IMAGE = mkdir -p model_output datasets && exec $(DOCKER) run --rm $(TERMINAL) $(GPUS) --user $$(id -u):$$(id -g) --shm-size 8g --stop-timeout 120 \
+  -v "$(CURDIR)/model_output":/app/model_output -v "$(CURDIR)/datasets":/app/datasets $(DOCKER_ARGS)
+MOUNTED_CODE = -v "$(CURDIR)/backend":/app/backend -v "$(CURDIR)/training":/app/training
+# A folder or a file of this machine is mounted beside the rest; a word (sample, a preset) is handed on.
+MOUNTED = $(if $(wildcard $($(1))),-v "$(realpath $($(1)))":/mounted/$(notdir $(realpath $($(1)))):ro)
+NAMED = $(if $($(1)),$(2) "$(if $(wildcard $($(1))),/mounted/$(notdir $(realpath $($(1)))),$($(1)))")
+DOCKER_TRAIN = $(call MOUNTED,DATA) $(call MOUNTED,CONFIG) $(IMAGE) train $(call HAVING,TASK,--task) \
+  $(call NAMED,DATA,--data) $(call NAMED,CONFIG,--config) $(call HAVING,RUN,--resume) $(ARGS)
+
+docker-build: ## Build the image (BASE_IMAGE= another base, ARGS= goes to docker build)
+	$(DOCKER) build $(if $(BASE_IMAGE),--build-arg BASE_IMAGE="$(BASE_IMAGE)") \
+	  --build-arg REVISION="$$(git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null || echo unknown)" \
+	  --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+	  -t $(IMAGE) $(ARGS) -f training/Dockerfile.train .
+
+docker-train: ## In the image: what train does (DOCKER_ARGS= goes to docker run)
+	@$(IN_IMAGE) $(DOCKER_TRAIN)
+
+docker-dev: ## The same with this folder's code in place of the image's
+	@$(IN_IMAGE) $(MOUNTED_CODE) $(DOCKER_TRAIN)
+
+docker-run: ## In the image: any command of the worker, ARGS="evaluate RUN"
+	@$(IN_IMAGE) $(IMAGE) $(ARGS)
+
+docker-shell: ## A shell in the image
+	@$(IN_IMAGE) $(IMAGE) bash
 
 bench-data: $(READY_DEV) ## Reading and preparing data against xarray and plain decoding
 	$(PY) benchmarks/radar_volume.py

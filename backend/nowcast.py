@@ -14,14 +14,13 @@ from backend.artifact import Artifact
 from backend.errors import BadDataError, UsageError, WorkerError
 from backend.forecast_netcdf import Forecast, writable_folder, write_forecast
 from backend.models import build
-from backend.preprocessing.grid import Grid
+from backend.preprocessing.grid import Grid, same_spacing
 from backend.preprocessing.radar import RadarPreprocessing
 from backend.preprocessing.radar_netcdf import Volume, VolumeHeader, read_header, read_volume
 from backend.preprocessing.resampling import positions
 from backend.weights import load_matching
 
 _OTHER_PACE = 1.5  # times faster than what the model has learned: the motion between two frames is another one
-_CELL_TOLERANCE = 0.02  # of a cell's size; crops round to whole cells, and degrees are measured at the grid's centre
 
 
 def write_nowcast(artifact: Artifact, inputs: Sequence[Path], out: Path) -> Path:
@@ -149,10 +148,8 @@ def _describe(header: VolumeHeader) -> str:
 
 def _same_cells(grid: Grid, artifact: Artifact) -> bool:
     """Whether the model's frames are as many cells, of the same size on the ground."""
-    trained = artifact.facts["spacing_km"]
-    if list(grid.shape) != artifact.facts["image_size"] or (trained is None) != (grid.spacing_km is None):
-        return False
-    return trained is None or bool(np.allclose(grid.spacing_km or (), trained, rtol=_CELL_TOLERANCE))
+    same_shape = list(grid.shape) == artifact.facts["image_size"]
+    return same_shape and same_spacing(grid.spacing_km, artifact.facts["spacing_km"])
 
 
 def model_forecast(artifact: Artifact, radar: RadarPreprocessing, volumes: Sequence[Volume]) -> np.ndarray:

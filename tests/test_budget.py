@@ -110,7 +110,7 @@ def test_the_first_reason_to_stop_holds() -> None:
     stop.ask(StopReason("another"))
     stop.signal_name = "SIGTERM"
     assert stop.requested
-    with pytest.raises(BudgetSpentError, match="^budget spent: 1 of 1 hours are used; do this$"):
+    with pytest.raises(BudgetSpentError, match=r"^budget spent: 1 of 1 hours are used; do this$"):
         stop.check()
     assert "used at step 3, which is saved; do this" in str(stop.error(" at step 3, which is saved"))
 

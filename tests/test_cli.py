@@ -17,7 +17,7 @@ import training
 import training.reporting
 from backend import errors
 from training.cli import main
-from training.requests import EvaluateRequest, PredictRequest, PrepareRequest, TrainRequest
+from training.requests import DoctorRequest, EvaluateRequest, PredictRequest, PrepareRequest, TrainRequest
 from training.schema import RunConfig
 from training.tasks import TASKS
 
@@ -55,7 +55,12 @@ class Recorder(types.ModuleType):
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder("training.pipeline")
-    for package, name in [(training, "pipeline"), (training, "run"), (training.reporting, "report")]:
+    for package, name in [
+        (training, "pipeline"),
+        (training, "commands"),
+        (training, "run"),
+        (training.reporting, "report"),
+    ]:
         monkeypatch.setitem(sys.modules, f"{package.__name__}.{name}", recorder)
         monkeypatch.setattr(package, name, recorder, raising=False)
     monkeypatch.delenv("TASK", raising=False)
@@ -73,14 +78,15 @@ def request_of(pipeline: Recorder) -> Any:
 
 def test_train_carries_every_flag(pipeline: Recorder) -> None:
     command = (
-        "train --task landmarks --data d --config c --set a.b=1 --config-override c=[2] --run-name n --seed 7 "
-        "--output o --datasets s --resume never"
+        "train --task landmarks --data d --drive-id i --config c --set a.b=1 --config-override c=[2] "
+        "--run-name n --seed 7 --output o --datasets s --resume never"
     )
     assert run(command) == errors.DONE
     assert pipeline.calls[0][0] == "train"
     assert request_of(pipeline) == TrainRequest(
         task="landmarks",
         data="d",
+        drive_id="i",
         config="c",
         sets=("a.b=1", "c=[2]"),
         run_name="n",
@@ -122,12 +128,14 @@ def test_the_task_comes_by_flag_else_environment_else_config_file(
 
 
 def test_the_other_commands_reach_their_functions(pipeline: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fetch --drive-id i --set a=1 --datasets s") == 0
     assert run("prepare --data sample --set a=1 --seed 2") == 0
     assert run("prepare --prune") == 0
     assert run("evaluate 2026 --split test --output o") == 0
     assert run("predict 2026 a b --out r") == 0
     assert run("report 2026 --output o") == 0
     assert pipeline.calls == [
+        ("fetch", (PrepareRequest(task="convlstm", drive_id="i", sets=("a=1",), datasets=Path("s")),)),
         ("prepare", (PrepareRequest(task="convlstm", data="sample", sets=("a=1",), seed=2),)),
         ("prepare", (PrepareRequest(task="convlstm", prune=True),)),
         ("evaluate", (EvaluateRequest(run="2026", split="test", output=Path("o")),)),
@@ -136,6 +144,19 @@ def test_the_other_commands_reach_their_functions(pipeline: Recorder, capsys: py
         ("write_report", ("run folder",)),
     ]
     assert capsys.readouterr().out == "made\n"
+
+
+def test_doctor_carries_every_flag_and_returns_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder("training.doctor.run")
+    monkeypatch.setitem(sys.modules, "training.doctor.run", recorder)
+    recorder.doctor = lambda request: recorder.calls.append(("doctor", (request,))) or 74  # type: ignore[attr-defined]
+    assert run("doctor --task t --data d --config c --set a=1 --seed 3 --output o --datasets s") == 74
+    assert run("doctor --price-per-hour 0.4 --json") == 74
+    assert run("doctor --price-per-hour -1") == errors.USAGE
+    assert [request for _, (request,) in recorder.calls] == [
+        DoctorRequest(task="t", data="d", config="c", sets=("a=1",), seed=3, output=Path("o"), datasets=Path("s")),
+        DoctorRequest(task="convlstm", price_per_hour=0.4, as_json=True),
+    ]
 
 
 def test_evaluate_looks_at_val_unless_asked(pipeline: Recorder) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,20 @@ def test_yaml_is_that_of_version_1_2() -> None:
         "b": ["yes", "no", "on", 10, 15, "20100826_0000", "2010-08-26", "12:30:00", None, 0.5, "3"],
         "c": None,
     }
+
+
+def test_a_line_that_the_disk_took_half_of_leaves_no_trace(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    lines = JsonLines(path)
+    lines.append({"step": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 4, before[1]))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            lines.append({"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    lines.append({"step": 3})
+    lines.close()
+    assert read_json_lines(path) == [{"step": 1}, {"step": 3}]
+    assert read_json_lines(path, only='"step": 3') == [{"step": 3}]

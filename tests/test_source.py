@@ -20,6 +20,8 @@ from training.schema import RunConfig
 from training.settle import settle
 from training.tasks import TASKS
 
+ID, OTHER_ID = "1aBcDeFgHiJkLmNoPqRsTuVwXyZ", "1zYxWvUtSrQpOnMlKjIhGfEdCbA"
+
 
 @pytest.fixture(autouse=True)
 def in_tmp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -38,8 +40,9 @@ def choose(
     environ: Mapping[str, str] | None = None,
     manifest: str | None = None,
     gpu: bool = False,
+    drive_id: str | None = None,
 ) -> DataSource:
-    return choose_source("convlstm", flag, environ or {}, manifest, Path("datasets"), gpu)
+    return choose_source("convlstm", flag, environ or {}, manifest, Path("datasets"), gpu, drive_id)
 
 
 def refused(*args: Any, **named: Any) -> str:
@@ -61,10 +64,25 @@ def test_each_place_wins_over_the_next() -> None:
         assert "\n" not in source.reason
 
 
-def test_a_manifest_comes_before_what_lies_there_and_says_that_it_cannot_be_fetched() -> None:
+def test_what_is_to_be_fetched_comes_before_what_lies_there() -> None:
     dataset("datasets/convlstm")
-    with pytest.raises(ConfigError, match=r"data.manifest is 'm.yaml', but this version fetches nothing"):
-        choose(manifest="m.yaml")
+    Path("m.yaml").write_text("sources: [{file: a.zip}]\n")
+    by_manifest = choose(manifest="m.yaml")
+    assert (by_manifest.kind, by_manifest.path) == ("manifest", Path("datasets/m"))
+    assert by_manifest.reason == "data: datasets/m (from data.manifest m.yaml)"
+    by_flag = choose(None, {"TRAIN_WORKER_DRIVE_ID": ID}, drive_id=OTHER_ID)
+    by_environment = choose(None, {"TRAIN_WORKER_DRIVE_ID": ID})
+    for source, drive_id, words in [(by_flag, OTHER_ID, "--drive-id"), (by_environment, ID, "TRAIN_WORKER_DRIVE_ID")]:
+        assert source.path == Path("datasets/convlstm")
+        assert source.manifest is not None
+        assert source.manifest.sources[0].address == drive_id
+        assert words in source.reason
+    assert choose("datasets/convlstm", manifest="m.yaml", drive_id=ID).manifest is None
+
+
+def test_a_manifest_and_a_drive_id_are_one_too_many() -> None:
+    with pytest.raises(ConfigError, match=r"data.manifest \(m.yaml\) and --drive-id .* both say what to fetch"):
+        choose(manifest="m.yaml", drive_id=ID)
 
 
 def test_the_sample_is_taken_when_there_is_nothing_else() -> None:

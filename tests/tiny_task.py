@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from backend.errors import BadDataError
 from training.schema import RunConfig, Section, setting
-from training.tasks.protocol import Batch, Phase, PrepareContext, Prepared, Scores, Task, Term
+from training.tasks.protocol import Batch, Glance, Phase, PrepareContext, Prepared, Scores, Task, Term
 
 
 class TinyDataSection(Section):
@@ -131,6 +131,22 @@ class TinyTask(Task):
             facts={"columns": 4},
         )
 
+    def glance(self, source: Path | None, cache_dir: Path) -> Glance:
+        if source is None:
+            return Glance({"columns": 4}, "no numbers yet")
+        path = source / "numbers.csv"
+        if not path.is_file():
+            raise BadDataError(f"{path}: missing; expected rows of six numbers")
+        items = len(path.read_text().splitlines()) // self.config.data.rows_per_item
+        train = int(items * 0.6)
+        shares = {"train": train, "val": (items - train) // 2, "test": (items - train) // 2}
+        return Glance({"columns": 4}, f"about {items} pairs", shares)
+
+    def trial_item(self, facts: Mapping[str, Any], rng: np.random.Generator) -> Batch:
+        rows = self.config.data.rows_per_item
+        x = torch.from_numpy(rng.normal(size=(rows, 4)).astype(np.float32))
+        return {"x": x, "y": x.sum(1), "counts": x[:, 0] > 0}
+
     def build_model(self, facts: Mapping[str, Any]) -> nn.Module:
         model = self.config.model
         return TinyNet(model.hidden, model.dropout, model.batch_norm)
@@ -161,7 +177,10 @@ class TinyTask(Task):
             "absolute": Term(error.abs().sum(), float(len(error)), 0.3),
         }
 
-    def new_scores(self) -> Scores:
+    def terms(self) -> list[str]:
+        return ["squared", "absolute"]
+
+    def new_scores(self, facts: Mapping[str, Any]) -> Scores:
         return TinyScores()
 
     def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Term]:

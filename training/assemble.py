@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from backend.errors import BadDataError, ConfigError
@@ -19,12 +20,13 @@ from training.engine.interruption import StopRequest
 from training.engine.loop import Engine, Observer
 from training.engine.state import Progress
 from training.files import JsonLines, read_json_lines, to_json
-from training.machine import available_cpus, available_memory
+from training.machine import available_cpus, available_memory, free_shared_memory
 from training.run import Run
 from training.tasks.protocol import Prepared, Task
 
 _MICRO_BATCH = "micro_batch.json"  # rows that fitted, by GPU
 _MEMORY_SHARE = 0.5  # of what the machine has free, for the activations of one micro-batch on the CPU
+_SHARED_MEMORY_SHARE = 0.9  # of what /dev/shm has free
 
 
 def assemble(
@@ -50,7 +52,7 @@ def assemble(
                 f"the {split} split holds no {task.item_word}; look at the split settings under data.split"
             )
     training = task.config.training
-    check_selection(task)  # told now, not at the first validation
+    check_selection(task, prepared.facts)  # told now, not at the first validation
     torch.manual_seed(training.seed)
     model = task.build_model(prepared.facts)
     store = CheckpointStore(run.path("checkpoints"), training.keep_checkpoints, observer.say)
@@ -62,7 +64,7 @@ def assemble(
     ema = Ema(model, training.ema_decay) if training.ema_decay is not None else None
     progress = _restore(run, store, newest, model, ema, observer)
     history = _cut_back(run.path("metrics.jsonl"), progress.step)
-    workers, micro = _choose_workers(task, device), _choose_micro(run, task, model, device, precision)
+    workers, micro = choose_workers(task, prepared.facts, device), choose_micro(run, task, model, device, precision)
     engine = Engine(
         task=task,
         config=task.config,
@@ -72,36 +74,46 @@ def assemble(
         device=device,
         store=store,
         metrics=JsonLines(run.path("metrics.jsonl")),
-        history=[record for record in history if record["kind"] == "validation"],
+        history=[],
         observer=observer,
         stop=stop,
         identity=identity,
+        facts=prepared.facts,
         workers=int(workers.value),
-        micro=int(micro.value) if micro.value.isdigit() else None,
+        micro=rows_of(micro),
         remember_micro=lambda size: _remember_micro(run, device, size),
         publish=publish,
         progress=progress,
         ema=ema,
         restored=newest[0] if newest else None,
     )
+    for record in history:
+        if record["kind"] == "validation":
+            engine.remember(record)
     return engine, {"training.num_workers": workers, "training.micro_batch_size": micro}
 
 
-def check_selection(task: Task) -> None:
-    """Refuse a selection metric that no validation gives, and a mode that would keep the worst checkpoint.
+def check_selection(task: Task, facts: Mapping[str, Any]) -> None:
+    """Refuse a selection metric that no validation gives or that ranks nothing, and a mode that keeps the worst.
 
     Raises:
         ConfigError: naming the nearest metric, or the mode that fits.
     """
     selection = task.config.selection
-    known = {f"val/{name}": way for name, way in task.new_scores().names().items()}
+    known: dict[str, str | None] = {"val/loss": "min", **{f"val/loss_{term}": "min" for term in task.terms()}}
+    known |= {f"val/{name}": way for name, way in task.new_scores(facts).names().items()}
     metric = selection.metric
-    way = "min" if metric == "val/loss" or metric.startswith("val/loss_") else known.get(metric)
-    if metric not in known and way is None:
-        near = get_close_matches(metric, ["val/loss", *known], n=1)
+    if metric not in known:
+        near = get_close_matches(metric, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"selection.metric is {metric}, which no validation of this configuration gives{hint}")
-    if way not in (None, selection.mode):
+    way = known[metric]
+    if way is None:
+        raise ConfigError(
+            f"selection.metric is {metric}, which ranks no checkpoints: neither more nor less of it is better, or it "
+            "does not depend on the model; take another, such as val/loss"
+        )
+    if way != selection.mode:
         raise ConfigError(f"selection.mode is {selection.mode}, but {metric} is better the other way: set it to {way}")
 
 
@@ -144,7 +156,43 @@ def _cut_back(path: Path, step: int) -> list[dict[str, Any]]:
     return kept
 
 
-def _choose_workers(task: Task, device: torch.device) -> Choice:
+def choose_workers(task: Task, facts: Mapping[str, Any], device: torch.device) -> Choice:
+    """Loader processes: as many as are asked for or useful, but no more than /dev/shm has room for."""
+    wanted = wanted_workers(task, device)
+    if wanted.value == "0":
+        return wanted
+    return fitting_workers(wanted, free_shared_memory(), batch_bytes(task, facts))
+
+
+def fitting_workers(wanted: Choice, free: int | None, batch: int) -> Choice:
+    """``wanted``, or fewer where ``free`` bytes of /dev/shm (None: there is none) do not hold their batches.
+
+    Batches travel through it with every sharing strategy of torch, `file_system` too; a full one kills the loader.
+    """
+    fit = int(wanted.value) if free is None else workers_that_fit(free, batch)
+    if free is None or fit >= int(wanted.value):
+        return wanted
+    return Choice(
+        str(fit),
+        f"not {wanted.value}, because /dev/shm has {free / 2**20:,.0f} MiB free and a batch takes "
+        f"{batch / 2**20:,.0f} MiB; docker's --shm-size 8g gives more room",
+    )
+
+
+def workers_that_fit(free: int, batch: int) -> int:
+    """Loader processes whose batches, two waiting for each and two in use, fit into ``free`` bytes."""
+    return max(0, int((_SHARED_MEMORY_SHARE * free / max(batch, 1) - 2) // 2))
+
+
+def batch_bytes(task: Task, facts: Mapping[str, Any]) -> int:
+    """What a batch takes on its way from the loader."""
+    item = task.trial_item(facts, np.random.default_rng(0))
+    tensors = [value for value in item.values() if isinstance(value, torch.Tensor)]
+    return task.config.training.batch_size * sum(tensor.nbytes for tensor in tensors)
+
+
+def wanted_workers(task: Task, device: torch.device) -> Choice:
+    """Loader processes that are asked for, or useful on ``device``, whatever room there is."""
     asked = task.config.training.num_workers
     if asked != "auto":
         return Choice(str(asked), "training.num_workers says so")
@@ -156,8 +204,13 @@ def _choose_workers(task: Task, device: torch.device) -> Choice:
     return Choice(str(max(1, min(8, cpus - 1))), f"{cpus} CPUs feed the GPU")
 
 
-def _choose_micro(run: Run, task: Task, model: torch.nn.Module, device: torch.device, precision: Precision) -> Choice:
-    """Rows per micro-batch, or "all" for the whole batch at once."""
+def rows_of(micro: Choice) -> int | None:
+    """What `choose_micro` chose as a number; None for the whole batch."""
+    return int(micro.value) if micro.value.isdigit() else None
+
+
+def choose_micro(run: Run, task: Task, model: torch.nn.Module, device: torch.device, precision: Precision) -> Choice:
+    """Rows per micro-batch, or "all" for the whole batch at once; remembered in ``run``, which holds its lock."""
     asked = task.config.training.micro_batch_size
     if asked != "auto":
         return Choice(str(asked), "training.micro_batch_size says so")

@@ -18,7 +18,15 @@ from typing import Annotated
 import typer
 
 from backend.errors import BUG, CONFIG, DONE, IO_ERROR, USAGE, BadDataError, InterruptedRunError, WorkerError
-from training.requests import DATASETS, OUTPUT, EvaluateRequest, PredictRequest, PrepareRequest, TrainRequest
+from training.requests import (
+    DATASETS,
+    OUTPUT,
+    DoctorRequest,
+    EvaluateRequest,
+    PredictRequest,
+    PrepareRequest,
+    TrainRequest,
+)
 from training.shown import without_secrets
 from training.tasks import DEFAULT_TASK
 
@@ -63,6 +71,10 @@ Task = Annotated[
     str | None, typer.Option("--task", envvar="TASK", help=f"The kind of training job, if not {DEFAULT_TASK}.")
 ]
 Data = Annotated[str | None, typer.Option("--data", metavar="FOLDER|sample", help="The dataset's folder.")]
+DriveId = Annotated[
+    str | None,
+    typer.Option("--drive-id", metavar="ID", help="Fetch this Google Drive file as the dataset."),
+]
 Config = Annotated[str | None, typer.Option("--config", metavar="PRESET|FILE", help="A preset, or a YAML file.")]
 Sets = Annotated[
     list[str] | None,
@@ -110,6 +122,7 @@ def train(
     context: typer.Context,
     task: Task = None,
     data: Data = None,
+    drive_id: DriveId = None,
     config: Config = None,
     sets: Sets = None,
     run_name: Annotated[str | None, typer.Option("--run-name", help="Becomes part of the run's id.")] = None,
@@ -134,6 +147,7 @@ def train(
     request = TrainRequest(
         task=name_of_task(task, config),
         data=data,
+        drive_id=drive_id,
         config=config,
         sets=tuple(sets or ()),
         seed=seed,
@@ -157,9 +171,35 @@ def train(
 
 
 @app.command()
+def fetch(
+    task: Task = None,
+    drive_id: DriveId = None,
+    config: Config = None,
+    sets: Sets = None,
+    output: Output = OUTPUT,
+    datasets: Datasets = DATASETS,
+) -> None:
+    """Download and unpack the dataset that data.manifest or a Drive id names; go on where that was interrupted."""
+    from training import commands
+    from training.config import name_of_task
+
+    commands.fetch(
+        PrepareRequest(
+            task=name_of_task(task, config),
+            drive_id=drive_id,
+            config=config,
+            sets=tuple(sets or ()),
+            output=output,
+            datasets=datasets,
+        )
+    )
+
+
+@app.command()
 def prepare(
     task: Task = None,
     data: Data = None,
+    drive_id: DriveId = None,
     config: Config = None,
     sets: Sets = None,
     seed: Seed = None,
@@ -168,19 +208,53 @@ def prepare(
     datasets: Datasets = DATASETS,
 ) -> None:
     """Read, check, split and cache the data, and show what was found."""
-    from training import pipeline
+    from training import commands
     from training.config import name_of_task
 
-    pipeline.prepare(
+    commands.prepare(
         PrepareRequest(
             task=name_of_task(task, config),
             data=data,
+            drive_id=drive_id,
             config=config,
             sets=tuple(sets or ()),
             seed=seed,
             prune=prune,
             output=output,
             datasets=datasets,
+        )
+    )
+
+
+@app.command()
+def doctor(
+    task: Task = None,
+    data: Data = None,
+    config: Config = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    output: Output = OUTPUT,
+    datasets: Datasets = DATASETS,
+    price_per_hour: Annotated[
+        float | None, typer.Option("--price-per-hour", min=0, help="What the machine costs; adds the cost to the end.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else.")] = False,
+) -> int:
+    """Check machine, disks, data and settings, try a step and a checkpoint, and say how long training would take."""
+    from training.config import name_of_task
+    from training.doctor.run import doctor as check
+
+    return check(
+        DoctorRequest(
+            task=name_of_task(task, config),
+            data=data,
+            config=config,
+            sets=tuple(sets or ()),
+            seed=seed,
+            output=output,
+            datasets=datasets,
+            price_per_hour=price_per_hour,
+            as_json=as_json,
         )
     )
 
@@ -194,9 +268,9 @@ def evaluate(
     datasets: Datasets = DATASETS,
 ) -> None:
     """Score a run's best weights: metrics as JSON and as a table."""
-    from training import pipeline
+    from training import commands
 
-    pipeline.evaluate(EvaluateRequest(run=run, split=split.value, data=data, output=output, datasets=datasets))
+    commands.evaluate(EvaluateRequest(run=run, split=split.value, data=data, output=output, datasets=datasets))
 
 
 @app.command()
@@ -208,9 +282,9 @@ def predict(
     datasets: Datasets = DATASETS,
 ) -> None:
     """Apply a run's best weights to raw files and write the result in the field's own format."""
-    from training import pipeline
+    from training import commands
 
-    pipeline.predict(PredictRequest(run=run, inputs=tuple(inputs), out=out, output=output, datasets=datasets))
+    commands.predict(PredictRequest(run=run, inputs=tuple(inputs), out=out, output=output, datasets=datasets))
 
 
 @app.command()

@@ -46,6 +46,7 @@ def evaluate_artifact(
         model,
         Loader(task, items, task.config.training.seed, 0, device),
         len(items),
+        facts=prepared.facts,
         batch_size=task.config.training.batch_size,
         precision=precision,
         micro=micro,
@@ -64,7 +65,7 @@ def evaluate_artifact(
         "dataset": prepared.fingerprint,
         "metrics": {f"{split}/{name}": value for name, value in found.metrics.items() if math.isfinite(value)},
         "record": found.record,
-        "looks": run.read_json(name).get("looks", 0) + 1,
+        "looks": _looks(run, split) + 1,
         "time": now_utc(),
     }
     folder = run.path("evaluations", place or split)
@@ -73,3 +74,11 @@ def evaluate_artifact(
     write_atomic(folder / "scores.csv", found.frame.to_csv(index=False))
     run.write_json(name, result)  # last: its being there says that the evaluation is complete
     return result
+
+
+def _looks(run: Run, split: str) -> int:
+    """How often a split was looked at, with whichever checkpoint and data."""
+    kept = run.path("evaluations").glob(f"{split}*/metrics.json")
+    return max(
+        (run.read_json(f"evaluations/{path.parent.name}/metrics.json").get("looks", 0) for path in kept), default=0
+    )

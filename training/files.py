@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -58,8 +59,14 @@ class JsonLines:
         self._file = path.open("ab", buffering=0)
 
     def append(self, record: dict[str, Any], durable: bool = False) -> None:
-        """Add one record; ``durable`` means that it is on the disk when this returns."""
-        self._file.write((to_json(record) + "\n").encode("utf-8"))
+        """Add one record, whole or not at all; ``durable`` means that it is on the disk when this returns.
+
+        Raises OSError as it comes, and where the disk took a part of the record only.
+        """
+        line = (to_json(record) + "\n").encode("utf-8")
+        if self._file.write(line) != len(line):
+            _cut_torn_line(self.path)  # else the next record would continue the torn one
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         if durable:
             os.fsync(self._file.fileno())
 
@@ -67,16 +74,18 @@ class JsonLines:
         self._file.close()
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a JSON-lines file; a missing file has none.
+def read_json_lines(path: Path, only: str = "") -> list[dict[str, Any]]:
+    """All whole lines of a JSON-lines file, or those that contain the text ``only``; a missing file has none.
 
     Raises:
         BadDataError: a line inside the file is damaged (a torn last line is not: it was never finished).
     """
     if not path.exists():
         return []
-    records = []
+    records, wanted = [], only.encode("utf-8")
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        if wanted not in line:
+            continue
         try:
             records.append(json.loads(line))
         except ValueError as error:

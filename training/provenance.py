@@ -105,5 +105,6 @@ def determinism(wanted: bool, device: torch.device) -> Iterator[set[str]]:
 
 def prepare_environment(deterministic: bool) -> None:
     """What must be set before CUDA starts."""
+    torch.backends.cudnn.allow_tf32 = False  # what is called fp32 is; large operations have bf16 where they may
     if deterministic and "torch.cuda" in sys.modules:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

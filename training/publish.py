@@ -43,9 +43,8 @@ def pth_content(run: Run, folder: Path) -> dict[str, Any]:
     """What a published .pth holds: the weights to use, and what is needed to use and to judge them."""
     artifact = open_checkpoint(folder)
     state, step = artifact.state, step_of(folder)
-    validations = [
-        r for r in read_json_lines(run.path("metrics.jsonl")) if r["kind"] == "validation" and r["step"] == step
-    ]
+    at_step = read_json_lines(run.path("metrics.jsonl"), only=f'"step": {step},')
+    validations = [record for record in at_step if record["kind"] == "validation" and record["step"] == step]
     return {
         "epoch": validations[-1]["epoch"] if validations else state["progress"]["epoch"] + 1,
         "step": step,

@@ -26,6 +26,7 @@ class PrepareRequest(Places):
     config: str | None = None  # a preset's name or a file
     sets: tuple[str, ...] = ()  # "key.sub=value"
     seed: int | None = None
+    drive_id: str | None = None  # a Google Drive file that is the dataset's archive
     prune: bool = False  # `prepare` alone: then delete every other prepared cache beside this one
 
 
@@ -41,6 +42,14 @@ class TrainRequest(PrepareRequest):
     price_per_hour: float | None = None
     on_finish: str = "none"  # or "stop", "destroy"
     argv: tuple[str, ...] = field(default=(), compare=False)  # the command as given, for the record
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorRequest(PrepareRequest):
+    """Check the machine, the volumes, the data and the settings."""
+
+    price_per_hour: float | None = None  # of the machine, in any currency
+    as_json: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

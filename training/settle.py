@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from training.config import LoadedConfig, load_config, preset_names
@@ -27,7 +30,15 @@ def settle(
     """
     loaded = load_request(request, request.config, environ)
     manifest = getattr(getattr(loaded.config, "data", None), "manifest", None)
-    source = choose_source(request.task, request.data, environ, manifest, request.datasets, has_gpu(loaded.config))
+    source = choose_source(
+        request.task,
+        request.data,
+        environ,
+        manifest,
+        request.datasets,
+        has_gpu(loaded.config),
+        drive_id=request.drive_id,
+    )
     if source.is_sample and request.config is None and SAMPLE in preset_names(request.task):
         loaded = load_request(request, SAMPLE, environ)
     return loaded, source
@@ -42,3 +53,18 @@ def load_request(request: PrepareRequest, preset_or_file: str | None, environ: M
         flags={"training.seed": request.seed},
         environ=environ,
     )
+
+
+def cache_folder(config: Any, task: str, datasets: Path, output: Path, can_be_written: Callable[[Path], bool]) -> Path:
+    """Where prepared caches of ``task`` lie: as configured, else beside the datasets, else with the output."""
+    if config.data.cache_dir is not None:
+        return Path(config.data.cache_dir)
+    folder = datasets / ".prepared" / task
+    return folder if can_be_written(folder) else output / ".prepared" / task
+
+
+def can_be_made(folder: Path) -> bool:
+    """Make ``folder`` where it is not there yet; whether it can be written."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return os.access(folder, os.W_OK)

@@ -33,6 +33,7 @@ class RunObserver:
 
     def close(self) -> None:
         self.display.finish("training")
+        self.history.write()
         if self.tensorboard is not None:
             self.tensorboard.close()
 
@@ -81,7 +82,7 @@ class RunObserver:
         self.log.say(self._line(record))
         if self.tensorboard is not None:
             self.tensorboard.write(record)
-        self.history.write()
+        self.history.refresh()
 
     def _line(self, record: dict[str, Any]) -> str:
         metrics = record["metrics"]

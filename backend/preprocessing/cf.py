@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,17 @@ _AXIS_BY_STANDARD_NAME = {
 _AXIS_BY_UNITS = {
     **dict.fromkeys(("degrees_north", "degree_north"), "Y"),
     **dict.fromkeys(("degrees_east", "degree_east"), "X"),
+}
+_PROJECTION = {  # what says where on Earth a grid lies
+    "grid_mapping_name",
+    "latitude_of_projection_origin",
+    "longitude_of_projection_origin",
+    "longitude_of_central_meridian",
+    "straight_vertical_longitude_from_pole",
+    "grid_north_pole_latitude",
+    "grid_north_pole_longitude",
+    "false_easting",
+    "false_northing",
 }
 _KM = {"km", "kilometer", "kilometers", "kilometre", "kilometres"}
 _METRES = {"m", "meter", "meters", "metre", "metres"}
@@ -56,6 +68,16 @@ def length_units(variable: Any) -> tuple[float, str]:
     if units in _KM:
         return 1.0, "km"
     return 1.0, "degrees" if units.startswith("degree") else units
+
+
+def projection_of(variables: Mapping[str, Any], field: Any) -> dict[str, str | float]:
+    """What the variable that ``field`` names as its ``grid_mapping`` says of the projection: CF's words and numbers."""
+    named = str(getattr(field, "grid_mapping", "")).split()
+    mapping = variables.get(named[0].rstrip(":")) if named else None
+    if mapping is None:
+        return {}
+    found = {name: mapping.getncattr(name) for name in mapping.ncattrs() if name in _PROJECTION}
+    return {name: value if isinstance(value, str) else float(np.ravel(value)[0]) for name, value in found.items()}
 
 
 def unix_seconds(value: float, units: str, calendar: str) -> float:
@@ -117,5 +139,11 @@ def _missing_values(attributes: dict[str, Any], dtype: np.dtype) -> tuple[Any, .
     code = f"{dtype.kind}{dtype.itemsize}"
     if "_FillValue" not in attributes and dtype.itemsize > 1 and code in netCDF4.default_fillvals:
         declared.append(np.ravel(netCDF4.default_fillvals[code]))
-    numbers = [value for values in declared for value in values.astype(dtype)]
-    return tuple(number for number in numbers if number == number)
+    return tuple(number for values in declared for number in _in_stored_type(values, dtype) if number == number)
+
+
+def _in_stored_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """``values`` as numbers of ``dtype``, without those that it cannot hold: they stand for nothing in the file."""
+    with np.errstate(all="ignore"):
+        stored = values.astype(dtype)
+    return stored[(stored.astype(values.dtype) == values) | np.isnan(stored)] if dtype.kind in "iu" else stored

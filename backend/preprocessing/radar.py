@@ -104,7 +104,8 @@ class RadarPreprocessing:
             np.interp(resampling.positions(part.size, count, self.downsample_method), np.arange(part.size), part)
             for part, count in zip((grid.y[rows], grid.x[columns]), size, strict=True)
         ]
-        return Grid(size, axes[0], axes[1], grid.units, self._spacing_after(grid, rows, columns), grid.reversed_axes)
+        spacing = self._spacing_after(grid, rows, columns)
+        return Grid(size, axes[0], axes[1], grid.units, spacing, grid.reversed_axes, grid.projection)
 
     def fill(self, dbz: np.ndarray) -> np.ndarray:
         """Clipped to [min_dbz, max_dbz]; NaN becomes min_dbz where fill means no echo, else it stays.
@@ -137,6 +138,12 @@ class RadarPreprocessing:
         dbz = ((packed.astype(np.float64) - codes.lowest) * step + self.min_dbz).astype(np.float32)
         dbz[packed == codes.no_data] = np.nan
         return dbz
+
+    def as_stored(self, dbz: float) -> float:
+        """The reflectivity that ``dbz`` is after packing; outside the range nothing is stored, so that it stays."""
+        if not self.min_dbz <= dbz <= self.max_dbz:
+            return dbz
+        return float(self.unpack(self.pack(np.array([dbz], np.float32)))[0])
 
     def normalise(self, packed: Tensor) -> tuple[Tensor, Tensor]:
         """Codes to the model's float32 in [0, 1] (0 for no data as well), and where data are valid (bool)."""

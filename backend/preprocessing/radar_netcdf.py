@@ -20,7 +20,7 @@ import netCDF4
 import numpy as np
 
 from backend.errors import BadDataError, DiskError
-from backend.preprocessing.cf import AXIS_HELP, Packing, axis_of, length_units, unix_seconds
+from backend.preprocessing.cf import AXIS_HELP, Packing, axis_of, length_units, projection_of, unix_seconds
 from backend.preprocessing.grid import Grid
 
 __all__ = ["Grid", "Volume", "VolumeHeader", "look_up", "read_header", "read_volume"]
@@ -202,7 +202,7 @@ class _Field:
         (y, y_units), (x, x_units) = self._coordinate("Y"), self._coordinate("X")
         if y_units != x_units:
             raise self._error(f"has y in {y_units or 'no units'} but x in {x_units or 'no units'}")
-        return Grid.from_axes(y, x, y_units)
+        return Grid.from_axes(y, x, y_units, projection_of(self.variables, self.variable))
 
     def _coordinate(self, axis: str) -> tuple[np.ndarray, str]:
         """Coordinate values in float64, and their units."""

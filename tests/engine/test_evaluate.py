@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from backend.errors import ConfigError
 from tests.tiny_task import TinyConfig, TinyItems, TinyTask
 from training.engine.device import Precision
 from training.engine.evaluate import evaluate_split
 from training.engine.loader import Loader
+from training.engine.step import is_out_of_memory
 from training.tasks.protocol import Batch, Term
 
 CPU = torch.device("cpu")
@@ -21,7 +23,7 @@ CPU = torch.device("cpu")
 def evaluate(task: TinyTask, model: nn.Module, **named: Any) -> dict[str, float]:
     table = np.random.default_rng(0).normal(size=(46, 6)).astype(np.float32)
     loader = Loader(task, TinyItems(table, 2), 1, 0, CPU)
-    found = evaluate_split(task, model, loader, 23, batch_size=4, precision=Precision("off", CPU), **named)
+    found = evaluate_split(task, model, loader, 23, facts={}, batch_size=4, precision=Precision("off", CPU), **named)
     return found.metrics
 
 
@@ -68,3 +70,40 @@ class SmallMemory(TinyTask):
 def test_out_of_memory_begins_anew_with_smaller_micro_batches(model: nn.Module, task: TinyTask) -> None:
     small = SmallMemory(TinyConfig())
     assert evaluate(small, model) == pytest.approx(evaluate(task, model), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("made up"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+)
+def test_memory_that_runs_out_is_known_by_its_many_names(error: RuntimeError) -> None:
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+
+
+class FullBeforeTheFirstRow(TinyTask):
+    def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Term]:
+        raise torch.OutOfMemoryError("made up")
+
+
+def test_a_batch_that_never_fits_ends_with_a_clear_error(model: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="memory"):
+        evaluate(FullBeforeTheFirstRow(TinyConfig()), model)
+
+
+class NothingCounts(TinyTask):
+    """One of the two terms has no row that counts."""
+
+    def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Term]:
+        return super().evaluate(model, {**batch, "counts": torch.zeros_like(batch["counts"])}, scores)
+
+
+def test_a_loss_without_one_of_its_terms_is_absent(model: nn.Module) -> None:
+    found = evaluate(NothingCounts(TinyConfig()), model)
+    assert "loss" not in found
+    assert "loss_squared" not in found
+    assert found["loss_absolute"] > 0

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +18,8 @@ from tests.tiny_task import TinyConfig, TinyItems, TinyTask
 from training.engine.loader import Loader, _ahead
 from training.engine.order import batches_in_epoch, epoch_keys, evaluation_keys, item_rng, permutation, step_seed
 from training.tasks.protocol import Batch
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_an_epoch_visits_every_item_once() -> None:
@@ -75,6 +82,47 @@ def test_processes_give_the_same_batches_in_the_same_order() -> None:
     assert [sorted(batch) for batch in alone] == [sorted(batch) for batch in helped]
     for mine, theirs in zip(alone, helped, strict=True):
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+HELD_AT_EXIT = """
+from tests.engine.test_order_and_loader import loader_of
+from training.engine.order import epoch_keys
+held = loader_of(2)
+batches = held.batches(list(epoch_keys(5, 0, 1, 10, 3)))
+next(batches)
+"""
+
+
+def test_a_process_that_still_holds_a_loader_can_exit() -> None:
+    """An error's traceback may hold one; multiprocessing then terminates its processes and waits for them."""
+    subprocess.run([sys.executable, "-c", HELD_AT_EXIT], cwd=ROOT, check=True, timeout=60)
+
+
+def helpers_of(loader: Loader) -> list[BaseProcess]:
+    next(loader.batches(list(epoch_keys(5, 0, 1, 10, 3))))
+    return list(loader._loader._iterator._workers)  # type: ignore[union-attr]
+
+
+def test_a_closed_loader_has_no_processes() -> None:
+    loader = loader_of(2)
+    helpers = helpers_of(loader)
+    assert all(helper.is_alive() for helper in helpers)
+    loader.close()
+    assert not any(helper.is_alive() for helper in helpers)
+
+
+def test_loader_processes_heed_only_their_parent() -> None:
+    loader = loader_of(1)
+    (helper,) = helpers_of(loader)
+    assert helper.pid is not None
+    for name in ("SIGTERM", "SIGINT"):  # sent by somebody else, as `docker stop` or Ctrl-C reach a whole group
+        subprocess.run(["kill", f"-{name}", str(helper.pid)], check=True)
+    keys = list(epoch_keys(5, 0, 2, 10, 3))
+    assert len(list(loader.batches(keys))) == len(keys)
+    assert helper.is_alive()
+    os.kill(helper.pid, signal.SIGTERM)
+    helper.join(30)
+    assert helper.exitcode == 0
 
 
 def test_a_loader_draws_nothing_from_the_training_generator() -> None:

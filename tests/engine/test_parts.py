@@ -12,6 +12,7 @@ import torch
 
 from backend.errors import ConfigError, InterruptedRunError
 from training.engine import device as device_module
+from training.engine import gpu as gpu_module
 from training.engine.device import Precision, choose_device
 from training.engine.interruption import StopRequest
 from training.engine.schedule import Schedule
@@ -76,11 +77,11 @@ def test_better(value: float, best: float | None, mode: str, delta: float, expec
 
 def test_a_gpu_in_sight_that_does_not_work_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(device_module, "nvidia_in_sight", lambda: True)
+    monkeypatch.setattr(gpu_module, "nvidia_in_sight", lambda: True)
     with pytest.raises(ConfigError, match=r"training\.device=cpu"):
         choose_device("auto")
     assert choose_device("cpu")[0].type == "cpu"
-    monkeypatch.setattr(device_module, "nvidia_in_sight", lambda: False)
+    monkeypatch.setattr(gpu_module, "nvidia_in_sight", lambda: False)
     assert choose_device("auto")[0].type == "cpu"
     with pytest.raises(ConfigError, match="finds no CUDA device"):
         choose_device("cuda")
@@ -88,7 +89,7 @@ def test_a_gpu_in_sight_that_does_not_work_is_an_error(monkeypatch: pytest.Monke
 
 def test_a_gpu_hidden_by_the_user_is_not_in_sight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not device_module.nvidia_in_sight()
+    assert not gpu_module.nvidia_in_sight()
 
 
 def test_precision_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

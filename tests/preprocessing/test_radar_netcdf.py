@@ -10,6 +10,7 @@ import xarray
 
 from backend.errors import BadDataError, DiskError
 from backend.preprocessing.radar_netcdf import read_header, read_volume
+from tests.preprocessing.conftest import PACKED
 
 FLOATS = np.array([[[[10.0, 20.0, np.nan], [-32.0, 45.5, 0.0]]]], np.float32)
 REAL = os.environ.get("REAL_DATA")
@@ -203,6 +204,28 @@ def test_grids_differ_by_shape_place_and_units(write, codes):
     assert grid.same_as(read_header(write(codes, axes=nearly)).grid)
     assert not grid.same_as(read_header(write(codes[..., 1:])).grid)
     assert not grid.same_as(read_header(write(codes, axis_attributes={"y0": {}, "x0": {}})).grid)
+
+
+def test_equal_distances_from_two_radars_are_two_grids(write, codes):
+    def grid_around(name, **projection):
+        path = write(codes, name=name, attributes={**PACKED, "grid_mapping": "mapping"})
+        with netCDF4.Dataset(path, "a") as dataset:
+            dataset.createVariable("mapping", "i4", ()).setncatts(projection)
+        return read_header(path).grid
+
+    here = grid_around("here.nc", latitude_of_projection_origin=-34.648, grid_mapping_name="azimuthal_equidistant")
+    again = grid_around("again.nc", latitude_of_projection_origin=-34.6480001)
+    elsewhere = grid_around("elsewhere.nc", latitude_of_projection_origin=-31.5)
+    assert here.same_as(again)
+    assert not here.same_as(elsewhere)
+    assert here.same_as(read_header(write(codes)).grid)  # one that does not say where it is
+
+
+@pytest.mark.parametrize("outside", [-9999.0, 1e20, 0.5])
+def test_a_missing_value_that_the_stored_type_cannot_hold_is_none(write, outside):
+    stored = np.array([[[[-100, -15, 0, 1]]]], np.int8)
+    volume = read_volume(write(stored, attributes={"missing_value": outside, "scale_factor": 0.5, "add_offset": 0.0}))
+    assert not np.isnan(volume.dbz).any()
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------

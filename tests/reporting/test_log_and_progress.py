@@ -216,7 +216,7 @@ def test_the_gpu_is_asked_at_most_every_two_seconds(monkeypatch: pytest.MonkeyPa
         return 60 * 2**30, 80 * 2**30
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", mem_get_info)
-    monkeypatch.setattr(gpu, "_uuid", lambda _: "GPU-1")
+    monkeypatch.setattr(gpu, "gpu_name", lambda _: "GPU-1")
     monkeypatch.setattr(gpu.Utilization, "read", lambda _: 0.97)
     meter = GpuMeter(torch.device("cuda"))
     assert [str(meter.read()) for _ in range(5)] == ["GPU 97 %, 20.0 of 80 GiB"] * 5
@@ -225,7 +225,7 @@ def test_the_gpu_is_asked_at_most_every_two_seconds(monkeypatch: pytest.MonkeyPa
 
 def test_without_nvidia_smi_the_memory_is_still_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (60 * 2**30, 80 * 2**30))
-    monkeypatch.setattr(gpu, "_uuid", lambda _: "GPU-1")
+    monkeypatch.setattr(gpu, "gpu_name", lambda _: "GPU-1")
     monkeypatch.setattr(gpu.shutil, "which", lambda _: None)
     assert GpuMeter(torch.device("cuda")).read() == GpuUse(20 * 2**30, 80 * 2**30, None)
     assert GpuMeter(torch.device("cpu")).read() is None

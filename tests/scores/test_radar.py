@@ -14,6 +14,7 @@ from pytorch_msssim import ssim
 from torch import Tensor
 
 from backend.errors import ConfigError
+from backend.preprocessing.radar import RadarPreprocessing
 from training.scores.radar import NowcastScores
 
 with warnings.catch_warnings():
@@ -302,3 +303,15 @@ def test_update_does_not_wait_for_the_gpu() -> None:
     for _ in range(2):
         reference.update(**{name: value.cpu() for name, value in fields.items()})
     assert scores.record() == reference.record()
+
+
+def test_a_value_stored_just_below_its_threshold_is_still_an_event() -> None:
+    """Bytes in steps of half a dBZ, packed into 8 bits: 20 dBZ becomes 19.85, 19.5 becomes 19.48."""
+    packing = RadarPreprocessing(min_dbz=MIN_DBZ, max_dbz=MAX_DBZ, bits=8)
+    dbz = np.arange(-29.0, 65.5, 0.5, dtype=np.float32)
+    for threshold in (20.0, 30.0, 35.0, 40.0, 45.0, 50.0):
+        scores = NowcastScores((threshold,), 1, MIN_DBZ, MAX_DBZ, "made", packing.as_stored)
+        stored, valid = packing.normalise(torch.from_numpy(packing.pack(dbz)).view(1, 1, 1, -1))
+        scores.update(stored, stored, valid, stored[:, 0], valid[:, 0])
+        assert scores.record()["observed_pixels"] == {f"{threshold:g}": [int((dbz >= threshold).sum())]}
+        assert abs(scores.record()["counted_from_dbz"][f"{threshold:g}"] - threshold) <= packing.packing_error_dbz

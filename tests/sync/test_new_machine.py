@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from backend.artifact import checkpoints, open_artifact, step_of
 from tests.crash.test_kills import SETTINGS, same_end
 from tests.runs import SHORT, places, register_tiny, run_of, train
 from training.cli import main
+from training.clock import now_utc
 from training.files import read_json_lines
 from training.run import Run
 from training.samples.radar import make_radar_sample
@@ -111,6 +113,9 @@ def test_a_finished_run_is_fetched_and_not_trained_again(tmp_path: Path, capsys:
 
 def test_another_setting_or_other_data_are_another_run(tmp_path: Path) -> None:
     assert synced(tmp_path / "a", tmp_path / "remote") == 0
+    second = now_utc()
+    while now_utc() == second:  # two machines do not know of each other: a run's id tells them apart by the second
+        time.sleep(0.05)
     assert synced(tmp_path / "b", tmp_path / "remote", sets=("training.learning_rate=0.02",)) == 0
     assert synced(tmp_path / "b", tmp_path / "remote", "--run-name", "other") == 0
     assert synced(tmp_path / "b", tmp_path / "remote", "--resume", "never") == 0
@@ -192,7 +197,7 @@ def test_names_from_a_store_lead_nowhere_else(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_run_in_the_store_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, copy = two_copies(tmp_path)
+    _, copy = two_copies(tmp_path)
     (copy / "metadata.yaml").write_text("state: [")
     shutil.rmtree(tmp_path / "a")
     assert synced(tmp_path / "a", tmp_path / "remote") == 0

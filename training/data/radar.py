@@ -156,14 +156,15 @@ def prepare_radar(section: RadarDataSection, context: PrepareContext) -> Prepare
     """
     listing = list_events(context.source)
     workers = max(1, min(context.workers, len(listing.sources) // _FILES_PER_WORKER))
-    request = Request(_cache_settings(section), listing.sources)
+    request = Request(cache_settings(section), listing.sources)
     cache = open_or_build(
         context.cache_dir, request, lambda pool: plan_cache(section, listing, pool, context), context, workers
     )
-    return _prepared(section, cache, listing.ignored)
+    return prepared_windows(section, cache, listing.ignored)
 
 
-def _cache_settings(section: RadarDataSection) -> dict[str, Any]:
+def cache_settings(section: RadarDataSection) -> dict[str, Any]:
+    """What shapes the blocks of a prepared cache."""
     record = section.preprocessing(None).to_dict()
     del record["crop_km"]  # follows from the files
     return {"kind": "radar", "version": PREPARATION_VERSION, "grid": section.grid, **record}
@@ -184,7 +185,8 @@ def _events(extra: Mapping[str, Any], block_sources: list[int]) -> list[Event]:
     return events
 
 
-def _prepared(section: RadarDataSection, cache: PreparedCache, ignored: int) -> Prepared:
+def prepared_windows(section: RadarDataSection, cache: PreparedCache, ignored: int) -> Prepared:
+    """Split windows over an opened cache. Raises BadDataError when there are too few."""
     extra, block_sources = cache.extra, cache.index["block_sources"]
     sequences = join_events(_events(extra, block_sources), section.gap_tolerance)
     stretches = stretches_of(sequences, section.gap_tolerance)

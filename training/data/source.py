@@ -14,6 +14,7 @@ from typing import Literal
 from filelock import FileLock
 
 from backend.errors import BadDataError, ConfigError
+from training.data.manifest import Manifest, drive_manifest, load_manifest
 from training.tasks import TASKS
 
 SAMPLE = "sample"
@@ -22,11 +23,16 @@ _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENO
 
 @dataclass(frozen=True)
 class DataSource:
-    """The chosen dataset. ``path`` is None for the built-in sample, which `sample_folder` makes."""
+    """The chosen dataset. ``path`` is None for the built-in sample, which `sample_folder` makes.
+
+    With a ``manifest``, ``path`` is where `fetch` brings it, and may not be there yet.
+    """
 
     path: Path | None
     kind: Literal["flag", "environment", "manifest", "datasets", "sample"]
     reason: str  # one line for the user
+    manifest: Manifest | None = None
+    drive_id: str | None = None  # what ``manifest`` was made of, where there is no file of it
 
     @property
     def is_sample(self) -> bool:
@@ -41,22 +47,22 @@ def choose_source(
     manifest: str | None,
     datasets_dir: Path,
     gpu_at_work: bool,
+    drive_id: str | None = None,
 ) -> DataSource:
-    """``--data`` > TRAIN_WORKER_DATA > ``data.manifest`` > datasets/<task>/ > the built-in sample.
+    """``--data`` > TRAIN_WORKER_DATA > ``data.manifest`` or a Drive id > datasets/<task>/ > the built-in sample.
 
-    The word ``sample`` (a folder of that name is ``./sample``) asks for the sample; by itself it is taken only when
-    nothing is configured, ``datasets_dir`` holds nothing and no GPU is at work. Raises BadDataError for a folder that
-    is missing, empty or no folder, and where the sample would have to be asked for.
+    A Drive id comes by ``--drive-id`` > TRAIN_WORKER_DRIVE_ID. The word ``sample`` (a folder of that name is
+    ``./sample``) asks for the sample; by itself it is taken only when nothing is configured, ``datasets_dir`` holds
+    nothing and no GPU is at work. Raises BadDataError for a folder that is missing, empty or no folder, and where the
+    sample would have to be asked for, ConfigError for a wrong manifest or id.
     """
     if data_flag is not None:
         return _named(data_flag, "flag", "--data")
     if environ.get("TRAIN_WORKER_DATA"):
         return _named(environ["TRAIN_WORKER_DATA"], "environment", "TRAIN_WORKER_DATA")
-    if manifest is not None:
-        raise ConfigError(
-            f"data.manifest is {manifest!r}, but this version fetches nothing: put the files into "
-            f"{datasets_dir / task}, or name their folder with --data"
-        )
+    fetched = _to_fetch(task, environ, manifest, datasets_dir, drive_id)
+    if fetched is not None:
+        return fetched
     if _holds_something(datasets_dir / task):
         return DataSource(datasets_dir / task, "datasets", f"data: {datasets_dir / task} (what is there for {task})")
     _refuse_half_there(task, datasets_dir)
@@ -71,6 +77,28 @@ def choose_source(
         f"data: the built-in sample, because {datasets_dir / task} holds nothing and no --data is given. It is made "
         "up and says nothing about your data; train on your own with --data FOLDER",
     )
+
+
+def _to_fetch(
+    task: str, environ: Mapping[str, str], manifest: str | None, datasets_dir: Path, drive_id: str | None
+) -> DataSource | None:
+    """The dataset of a manifest or a Drive id, where one is given."""
+    origin = "--drive-id" if drive_id is not None else "TRAIN_WORKER_DRIVE_ID"
+    drive_id = drive_id if drive_id is not None else environ.get("TRAIN_WORKER_DRIVE_ID") or None
+    if drive_id is not None and manifest is not None:
+        raise ConfigError(
+            f"data.manifest ({manifest}) and {origin} ({drive_id}) both say what to fetch; drop one of them "
+            "(--set data.manifest=null, or no Drive id)"
+        )
+    if drive_id is not None:
+        what = drive_manifest(drive_id, task, origin)
+    elif manifest is not None:
+        origin = f"data.manifest {manifest}"
+        what = load_manifest(Path(manifest).expanduser())
+    else:
+        return None
+    folder = datasets_dir / what.name
+    return DataSource(folder, "manifest", f"data: {folder} (from {origin})", what, drive_id)
 
 
 def sample_folder(task: str, datasets_dir: Path, output_dir: Path, make: Callable[[Path], None]) -> Path:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from types import TracebackType
@@ -31,12 +32,23 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """For the beginning of a worker process: the parent alone decides when to stop, and nobody outlives it."""
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))  # before numerical libraries are imported here
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Around the spawning of a process: it inherits the mask, so no signal ends it before it ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class WorkerPool:
@@ -87,10 +99,6 @@ class WorkerPool:
 
     def _submit(self, function: Callable[[Job], Result], job: Job) -> Future[Result]:
         if self._executor is None:
-            self._executor = ProcessPoolExecutor(self.workers, get_context("spawn"), initializer=_start_worker)
-        # A process may be spawned here. It inherits the mask, so no signal ends it before it ignores them.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        try:
+            self._executor = ProcessPoolExecutor(self.workers, get_context("spawn"), initializer=start_worker)
+        with signals_held():  # a process may be spawned here
             return self._executor.submit(function, job)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 
 from backend.errors import ConfigError
+from training.engine import gpu
 
 
 @dataclass(frozen=True)
@@ -32,45 +32,29 @@ def choose_device(asked: str) -> tuple[torch.device, Choice]:
     """
     if asked == "cpu":
         return torch.device("cpu"), Choice("cpu", "training.device is cpu")
-    if torch.cuda.is_available():
-        _run_a_kernel()
-        reason = "training.device is cuda" if asked == "cuda" else "a CUDA device is there"
-        return torch.device("cuda"), Choice(f"cuda: {torch.cuda.get_device_name()}", reason)
+    facts = gpu.read_gpu()
+    trouble = refusal(asked, facts)
+    if trouble is not None:
+        raise ConfigError(str(trouble))
+    if not facts.available:
+        return torch.device("cpu"), Choice("cpu", "no CUDA device is there")
+    reason = "training.device is cuda" if asked == "cuda" else "a CUDA device is there"
+    return torch.device("cuda"), Choice(f"cuda: {facts.name}", reason)
+
+
+def refusal(asked: str, facts: gpu.GpuFacts) -> gpu.Trouble | None:
+    """Why training must not start with ``asked`` (`auto` or `cuda`) on such a GPU; None when it may."""
+    trouble = gpu.why_unusable(facts)
+    if trouble is None:
+        return None
     if asked == "cuda":
-        raise ConfigError(f"training.device is cuda, but torch {torch.__version__} finds no CUDA device{_cuda_hint()}")
-    if nvidia_in_sight():
-        raise ConfigError(
-            f"NVIDIA devices are in sight, but torch {torch.__version__} cannot use them{_cuda_hint()}; "
-            "set training.device=cpu to train on the CPU all the same"
+        return gpu.Trouble(f"training.device is cuda, but {trouble.found}", trouble.remedy)
+    if facts.available or facts.in_sight:
+        return gpu.Trouble(
+            f"NVIDIA devices are in sight, but {trouble.found}",
+            f"{trouble.remedy}; or set training.device=cpu to train on the CPU all the same",
         )
-    return torch.device("cpu"), Choice("cpu", "no CUDA device is there")
-
-
-def nvidia_in_sight() -> bool:
-    """Whether the machine shows an NVIDIA GPU, unless the user hides it with an empty CUDA_VISIBLE_DEVICES."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "unset").strip() in ("", "-1"):
-        return False
-    gpus = Path("/proc/driver/nvidia/gpus")
-    return Path("/dev/nvidia0").exists() or (gpus.is_dir() and any(gpus.iterdir()))
-
-
-def _cuda_hint() -> str:
-    if torch.version.cuda is None:
-        return " (this torch is built without CUDA)"
-    return f" (built for CUDA {torch.version.cuda}; check the driver with nvidia-smi, and docker's --gpus all)"
-
-
-def _run_a_kernel() -> None:
-    """A card that is too new for this torch looks available and fails at its first kernel."""
-    try:
-        torch.ones(8, device="cuda").add_(1).sum().item()
-    except RuntimeError as error:
-        major, minor = torch.cuda.get_device_capability()
-        raise ConfigError(
-            f"{torch.cuda.get_device_name()} (sm_{major}{minor}) runs no kernel of torch {torch.__version__}, "
-            f"which is built for {' '.join(torch.cuda.get_arch_list())}; use an image with a newer CUDA "
-            f"({str(error).splitlines()[0]})"
-        ) from error
+    return None
 
 
 class Precision:

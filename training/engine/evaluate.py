@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from training.engine.device import Precision
 from training.engine.loader import Loader
 from training.engine.order import BatchKey, evaluation_keys
-from training.engine.step import out_of_memory, row_count, split_rows
+from training.engine.step import is_out_of_memory, out_of_memory, row_count, split_rows
 from training.tasks.protocol import Scores, Task, Term
 
 
@@ -50,6 +50,7 @@ def evaluate_split(
     loader: Loader,
     length: int,
     *,
+    facts: Mapping[str, Any],
     batch_size: int,
     precision: Precision,
     micro: int | None = None,
@@ -67,14 +68,16 @@ def evaluate_split(
     seen = sum(len(key.indices) for key in keys)
     largest = micro
     while True:
-        pools = _Pools(task.new_scores())
+        pools = _Pools(task.new_scores(facts))
         try:
             with evaluation_mode(model):
                 _pool(task, model, loader, keys, pools, precision, largest, check_stop, lambda done: tick(done, seen))
             break
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             rows = pools.rows_at_once
-            if rows == 1:
+            if rows <= 1:  # none: the batch itself found no room
                 raise out_of_memory() from error
         largest = -(-rows // 2)  # begun anew, so that nothing is counted twice
     check_stop()
@@ -89,7 +92,7 @@ class _Pools:
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, Tensor | float] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
-    rows_at_once: int = 1
+    rows_at_once: int = 0
 
     def add(self, terms: dict[str, Term]) -> None:
         for name, term in terms.items():
@@ -101,8 +104,10 @@ class _Pools:
     def metrics(self) -> dict[str, float]:
         counts = {name: float(count) for name, count in self.counts.items()}
         means = {name: float(total) / counts[name] for name, total in self.sums.items() if counts[name] > 0}
-        loss = sum(self.weights[name] * value for name, value in means.items())
-        return {"loss": loss, **{f"loss_{name}": value for name, value in means.items()}, **self.scores.compute()}
+        found = {f"loss_{name}": value for name, value in means.items()}
+        if means and len(means) == len(self.sums):  # a loss without one of its terms would be another loss
+            found["loss"] = sum(self.weights[name] * value for name, value in means.items())
+        return {**found, **self.scores.compute()}
 
 
 def _pool(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -29,15 +31,21 @@ class StopRequest:
     """Turns the first signal into a flag; a second one ends the process at once with 128 + its number.
 
     Use as a context manager around a run: handlers are installed on entry and put back on exit.
+
+    Args:
+        alive: told at each poll. Loops poll between two pieces of work, so a poll is a sign of life.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, alive: Callable[[], None] = lambda: None) -> None:
+        self._alive = alive
         self.signal_name: str | None = None
         self._reason: StopReason | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     @property
     def requested(self) -> bool:
+        """Whether to stop."""
+        self._alive()
         return self.signal_name is not None or self._reason is not None
 
     def ask(self, reason: StopReason) -> None:
@@ -45,8 +53,13 @@ class StopRequest:
         self._reason = self._reason or reason
 
     def check(self) -> None:
-        """Raise InterruptedRunError when a stop was asked for."""
+        """Raise the error of `error` when a stop was asked for."""
         if self.requested:
+            raise self.error()
+
+    def check_waiting(self) -> None:
+        """The same from a loop that waits for others, which is no sign of life."""
+        if self.signal_name is not None or self._reason is not None:
             raise self.error()
 
     def error(self, where: str = "") -> InterruptedRunError:
@@ -71,11 +84,19 @@ class StopRequest:
             signal.signal(number, handler)
 
 
-def ignore_signals() -> None:
-    """For helper processes: only the parent decides when to stop.
+def heed_only_the_parent() -> None:
+    """For helper processes: the parent decides when to stop, whoever else signals the whole process group.
 
     A helper that died of the signal would raise in the parent at an arbitrary instruction, perhaps inside an
-    optimizer step.
+    optimizer step. One that is deaf to its parent too would be waited for without end: a process that exits first
+    terminates its helpers, then joins them.
     """
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_leave_when_told, args=(os.getppid(),), daemon=True, name="parent").start()
+
+
+def _leave_when_told(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from training.engine.interruption import ignore_signals
+from training.engine.interruption import heed_only_the_parent
 from training.engine.order import BatchKey, item_rng
 from training.tasks.protocol import Batch, ItemSource, Task
 
@@ -45,7 +45,7 @@ def _identity(batch: Any) -> Any:
 
 
 def _init_worker(worker: int) -> None:
-    ignore_signals()
+    heed_only_the_parent()
 
 
 class Loader:
@@ -80,6 +80,12 @@ class Loader:
         if self.device.type == "cpu":
             return source
         return (to_device(batch, self.device) for batch in source)
+
+    def close(self) -> None:
+        """End the worker processes now, also while an error's traceback still holds what iterates over them."""
+        iterator = self._loader._iterator
+        if iterator is not None:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -65,6 +65,7 @@ class Engine:
     observer: Observer
     stop: StopRequest
     identity: Mapping[str, Any]
+    facts: Mapping[str, Any]  # of the prepared dataset
     workers: int = 0
     micro: int | None = None
     remember_micro: Callable[[int], None] = lambda micro: None
@@ -82,6 +83,20 @@ class Engine:
             seed = self.config.training.seed
             self.loaders[split] = Loader(self.task, self.splits[split], seed, self.workers, self.device)
         return self.loaders[split]
+
+    def remember(self, record: dict[str, Any]) -> None:
+        """Add a validation. Only the newest keeps all its metrics: a long run has thousands, with hundreds each."""
+        if self.history:
+            metric, before = self.config.selection.metric, self.history[-1]
+            kept = {name: value for name, value in before["metrics"].items() if name == metric}
+            self.history[-1] = {**before, "metrics": kept}
+        self.history.append(record)
+
+    def close(self) -> None:
+        """Let go of what outlives an error: the loaders' processes and the open metrics file."""
+        for loader in self.loaders.values():
+            loader.close()
+        self.metrics.close()
 
 
 @dataclass
@@ -182,7 +197,9 @@ def _train_epoch(engine: Engine, session: Session) -> None:
             _tick(engine, session, meter, now)
         if engine.stop.requested:
             _interrupt(engine, session)
-    _tick(engine, session, meter, clock())
+        meter.wait_from(clock())
+    if meter.ticked_at != progress.step:
+        _tick(engine, session, meter, clock())
 
 
 def _epoch_batches(engine: Engine, session: Session) -> Iterator[tuple[Batch, int]]:
@@ -245,7 +262,7 @@ def _validate(engine: Engine, session: Session) -> dict[str, Any]:
         "time": now_utc(),
     }
     engine.metrics.append(record, durable=True)
-    engine.history.append(record)
+    engine.remember(record)
     return record
 
 
@@ -256,6 +273,7 @@ def _evaluate(engine: Engine) -> Evaluation:
         model,
         engine.loader("val"),
         len(engine.splits["val"]),
+        facts=engine.facts,
         batch_size=engine.config.training.batch_size,
         precision=engine.precision,
         micro=engine.micro,
@@ -269,10 +287,12 @@ def _apply_validation(engine: Engine, session: Session, record: dict[str, Any]) 
     """Best, early stopping and plateau: decided from the record alone, so a restarted run decides the same."""
     progress, selection = engine.progress, engine.config.selection
     value = _selected(engine, record)
-    best = progress.best.value if progress.best else None
-    min_delta = engine.config.training.min_delta
-    progress.stale = 0 if is_better(value, best, selection.mode, min_delta) else progress.stale + 1
-    if is_better(value, best, selection.mode):
+    if math.isnan(value):
+        engine.observer.say(f"warning: {selection.metric} is undefined at step {progress.step}; it cannot be the best")
+    progress.stale += 1
+    if is_better(value, progress.patience_from, selection.mode, engine.config.training.min_delta):
+        progress.patience_from, progress.stale = value, 0
+    if is_better(value, progress.best.value if progress.best else None, selection.mode):
         progress.best = Best(progress.step, value)
         engine.store.mark_best(progress.step)
         engine.publish(engine.store.folder(progress.step), "best_model.pth")
@@ -366,13 +386,15 @@ def _log(engine: Engine, session: Session, result: StepResult, rate: float, mete
     }
     engine.metrics.append(record)
     engine.observer.trained(record)
-    meter.reset()
+    meter.reset(time.perf_counter())
 
 
 def _tick(engine: Engine, session: Session, meter: _Meter, now: float) -> None:
     """A few times a second: show where we are, and save when the last checkpoint is old."""
     progress, minutes = engine.progress, engine.config.training.checkpoint_minutes
-    meter.next_tick = now + _TICK_SECONDS
+    meter.next_tick, meter.ticked_at = now + _TICK_SECONDS, progress.step
+    steps = session.phase.epochs * session.batches
+    limit = engine.config.training.max_steps
     engine.observer.tick(
         {
             "stage": "training",
@@ -381,7 +403,7 @@ def _tick(engine: Engine, session: Session, meter: _Meter, now: float) -> None:
             "epochs": session.phase.epochs,
             "step": progress.step,
             "done": progress.step - progress.phase_first_step,
-            "total": session.phase.epochs * session.batches,
+            "total": steps if limit is None else min(steps, limit - progress.phase_first_step),
             "loss": progress.epoch_loss.mean(),
             "items_per_second": meter.rate,
             "data_wait": meter.data_wait,
@@ -429,6 +451,7 @@ class _Meter:
 
     def __init__(self, now: float) -> None:
         self.next_tick = now
+        self.ticked_at = -1
         self._mark = self._start = now
         self._wait = 0.0
         self._items = 0
@@ -439,10 +462,13 @@ class _Meter:
 
     def stepped(self, now: float, items: int) -> None:
         self._items += items
-        self._mark = now
         elapsed = now - self._start
         if elapsed > 0:
             self.rate, self.data_wait = self._items / elapsed, self._wait / elapsed
 
-    def reset(self) -> None:
-        self._start, self._wait, self._items = self._mark, 0.0, 0
+    def wait_from(self, now: float) -> None:
+        """The loop has nothing else to do from now on: what passes until the next batch is waiting for data."""
+        self._mark = now
+
+    def reset(self, now: float) -> None:
+        self._start, self._wait, self._items = now, 0.0, 0

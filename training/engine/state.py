@@ -43,7 +43,8 @@ class Progress:
     """Where a run stands, at a boundary.
 
     ``epoch`` counts within the phase, ``batch`` is the next batch of that epoch (its number of batches when the
-    epoch's steps are done and its validation is not), ``step`` counts optimizer steps over all phases.
+    epoch's steps are done and its validation is not), ``step`` counts optimizer steps over all phases, ``stale``
+    validations since the last one that beat ``patience_from``.
     """
 
     phase: int = 0
@@ -52,6 +53,7 @@ class Progress:
     step: int = 0
     phase_first_step: int = 0
     best: Best | None = None
+    patience_from: float | None = None  # what early stopping wants beaten by `min_delta`
     stale: int = 0
     skipped: int = 0
     milestones: list[int] = field(default_factory=list)

@@ -16,6 +16,8 @@ from training.engine.ema import Ema
 from training.engine.order import step_seed
 from training.tasks.protocol import Batch, Task, Term
 
+_NO_ROOM = ("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "unable to find an engine to execute")
+
 
 class PartialStepDropped(Exception):  # noqa: N818 - a signal, not a failure
     """A stop was asked for between two micro-batches; weights and buffers are those of the last boundary."""
@@ -34,7 +36,7 @@ class StepResult:
 
     def means(self) -> dict[str, float]:
         """Each term's mean over the batch."""
-        return {name: float(total) / max(float(self.counts[name]), 1.0) for name, total in self.terms.items()}
+        return {name: float(total) / (float(self.counts[name]) or 1.0) for name, total in self.terms.items()}
 
 
 class Stepper:
@@ -83,14 +85,21 @@ class Stepper:
                 seed_step(self.seed, step)
                 loss, terms, counts = self._accumulate(batch, rows, micro)
                 break
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 if micro == 1:
                     raise out_of_memory() from error
             # outside the handler, so that the failed graph is no longer referenced
             self._forget()
             self.micro = -(-micro // 2)
             self.on_micro(micro, self.micro)
-        return self._decide(loss, terms, counts, learning_rate)
+        try:
+            return self._decide(loss, terms, counts, learning_rate)
+        except RuntimeError as error:  # the optimizer's own state is made at its first step
+            if is_out_of_memory(error):
+                raise out_of_memory() from error
+            raise
 
     def _accumulate(self, batch: Batch, rows: int, micro: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
         self.optimizer.zero_grad(set_to_none=True)
@@ -160,10 +169,17 @@ def combine(terms: dict[str, Term], counts: dict[str, Any]) -> Tensor:
     loss: Tensor | None = None
     for name, term in terms.items():
         count = counts[name]
-        part = term.sum * (term.weight / (count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)))
+        divisor = torch.where(count > 0, count, 1) if isinstance(count, Tensor) else count or 1  # of nothing: zero
+        part = term.sum * (term.weight / divisor)
         loss = part if loss is None else loss + part
     assert loss is not None, "a task gave no loss term"
     return loss
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out: torch's own error, or what cuDNN and cuBLAS say when they find no room to work in."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in said for words in _NO_ROOM)
 
 
 def out_of_memory() -> ConfigError:

@@ -7,6 +7,8 @@ Both are terms as `training.tasks.protocol` defines them, so micro-batches add u
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from pydantic import model_validator
@@ -121,7 +123,13 @@ def _lead_weights(valid: Tensor, settings: RadarLossSection) -> Tensor | None:
             f"loss.lead_weights has {len(settings.lead_weights)} values, but {valid.shape[1]} frames are forecast: "
             "give one for each of data.prediction_steps."
         )
-    return torch.tensor(settings.lead_weights, device=valid.device)
+    return _weights_on(tuple(settings.lead_weights), valid.device)
+
+
+@lru_cache
+def _weights_on(weights: tuple[float, ...], device: torch.device) -> Tensor:
+    """Kept, because a copy from the host at each call would make it wait for the GPU."""
+    return torch.tensor(weights, device=device)
 
 
 def _weighted_sum(values: Tensor, leads: Tensor | None) -> Tensor:

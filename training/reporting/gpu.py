@@ -35,7 +35,7 @@ class GpuMeter:
         self._device = device if device.type == "cuda" else None
         self._next = 0.0
         self._use: GpuUse | None = None
-        self._busy = Utilization(_uuid(self._device)) if self._device is not None else None
+        self._busy = Utilization(gpu_name(self._device)) if self._device is not None else None
 
     def read(self) -> GpuUse | None:
         """The newest reading; None on the CPU, or when the driver does not answer."""
@@ -80,7 +80,7 @@ class Utilization:
         return self._busy
 
 
-def _uuid(device: torch.device) -> str:
+def gpu_name(device: torch.device) -> str:
     """The name by which nvidia-smi knows the device, whatever CUDA_VISIBLE_DEVICES makes of the numbers."""
     uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
     return f"GPU-{uuid}" if uuid is not None else str(torch.cuda.current_device())

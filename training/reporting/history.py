@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,35 @@ from training.files import write_json
 from training.reporting.run_folder import Record, read_lines
 
 COLUMNS = ("epoch", "step", "phase", "train_loss")
+_REST = 20  # times as long as a writing took is waited until the next one
 
 
 class History:
     """Keeps `training_history.json` in step with `metrics.jsonl`, from which it is made anew each time.
 
-    So it is right after a resume too. A disk that refuses costs the history and one warning, never the training.
+    So it is right after a resume too. A disk that refuses costs the history and one warning, never the training. Nor
+    does a long history: `refresh` takes a twentieth of the time at most, and leaves the rest to the next one.
     """
 
     def __init__(self, run_dir: Path, say: Callable[[str], None]) -> None:
         self._run_dir = run_dir
         self._say = say
         self._warned = False
+        self._next = 0.0
+
+    def refresh(self) -> None:
+        """Bring the file up to date after a validation, unless that would take too large a share of the time."""
+        if time.monotonic() >= self._next:
+            self.write()
 
     def write(self) -> None:
-        """Bring the file up to date, atomically; call it after each validation and each resume."""
+        """Bring the file up to date, atomically; call it when a training begins, goes on or ends."""
+        began = time.monotonic()
+        self._write()
+        ended = time.monotonic()
+        self._next = ended + _REST * (ended - began)
+
+    def _write(self) -> None:
         path = self._run_dir / "training_history.json"
         validations = [
             record

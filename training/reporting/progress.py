@@ -17,9 +17,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from training.heartbeat import beat
 from training.reporting.gpu import GpuMeter
 from training.reporting.log import RunLog
-from training.reporting.units import duration, percent, significant
+from training.reporting.units import amount, duration, percent, significant
 
 REFRESH_SECONDS = 0.5
 FIRST_LINES_SECONDS, LATER_LINES_SECONDS, FIRST_LINES_FOR = 10.0, 60.0, 600.0
@@ -30,17 +31,31 @@ class _Stage:
     """One thing under way: where it stands and since when."""
 
     what: str
-    total: int
+    total: int | None
     first: int
     began: float
     next_line: float
     done: int = 0
     detail: str = ""
+    unit: str = ""
     facts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """Of the whole, 0 to 1; 0 where nobody knows how much there is."""
+        return self.done / max(self.total, 1) if self.total is not None else 0.0
+
+    @property
+    def standing(self) -> str:
+        """``3 of 7``, ``1.2 GB of 3.4 GB``; without the whole where nobody knows it."""
+        done = amount(self.done, self.unit)
+        return done if self.total is None else f"{done} of {amount(self.total, self.unit)}"
 
     def seconds_left(self, now: float) -> float | None:
         """From the pace since the stage began here, so that what a resumed run had done before does not flatter it."""
         made = self.done - self.first
+        if self.total is None:
+            return None
         return (now - self.began) / made * (self.total - self.done) if made > 0 else None
 
 
@@ -70,9 +85,10 @@ class Progress:
         self,
         what: str,
         done: int,
-        total: int,
+        total: int | None,
         *,
         detail: str = "",
+        unit: str = "",
         loss: float | None = None,
         items_per_second: float | None = None,
         data_wait: float | None = None,
@@ -82,20 +98,22 @@ class Progress:
         Args:
             what: names the stage, such as ``reading volumes``, ``training``, ``validation``.
             done: how much is done; the first call of a stage says where it starts (a resumed run does not at 0).
-            total: how much there is; may change.
+            total: how much there is; may change; None as long as nobody knows.
             detail: where in the stage, such as ``main, epoch 3 of 50``.
+            unit: ``B`` where bytes are counted.
             loss: the newest training loss.
             items_per_second: items trained on per second.
             data_wait: share of the time, 0 to 1, that the loop waited for data.
         """
+        beat()
         now = time.monotonic()
         stage = self._stages.get(what)
         if stage is None:
             stage = self._stages[what] = _Stage(what, total, done, now, now + FIRST_LINES_SECONDS)
             self._next_drawing = now
-        stage.done, stage.total, stage.detail = done, total, detail
+        stage.done, stage.total, stage.detail, stage.unit = done, total, detail, unit
         stage.facts = _facts(loss, items_per_second, data_wait)
-        if done >= total:
+        if total is not None and done >= total:
             self.finish(what)
         elif now >= stage.next_line:
             early = now - stage.began < FIRST_LINES_FOR
@@ -111,7 +129,7 @@ class Progress:
         if stage is None:
             return
         now = time.monotonic()
-        self._write_line(f"{what}: {stage.done:,} of {stage.total:,} in {duration(now - stage.began)}")
+        self._write_line(f"{what}: {stage.standing} in {duration(now - stage.began)}")
         if not self._stages:
             self.close()
 
@@ -140,7 +158,7 @@ class Progress:
             self._log.say(line)
 
     def _line(self, stage: _Stage, now: float) -> str:
-        share = f"{stage.what}: {stage.done:,} of {stage.total:,} ({percent(stage.done / max(stage.total, 1))})"
+        share = f"{stage.what}: {stage.standing}" + ("" if stage.total is None else f" ({percent(stage.share)})")
         left = stage.seconds_left(now)
         parts = [share, stage.detail, *self._all_facts(stage), "" if left is None else f"{duration(left)} left"]
         return " | ".join(part for part in parts if part)
@@ -171,9 +189,9 @@ class Progress:
             left = stage.seconds_left(now)
             bars.add_row(
                 Text(stage.what, style="bold"),
-                ProgressBar(total=max(stage.total, 1), completed=stage.done, width=width),
-                Text(percent(stage.done / max(stage.total, 1)), justify="right"),
-                Text(f"{stage.done:,} of {stage.total:,}", justify="right"),
+                ProgressBar(total=1.0, completed=stage.share, width=width, pulse=stage.total is None),
+                Text("" if stage.total is None else percent(stage.share), justify="right"),
+                Text(stage.standing, justify="right"),
                 Text("" if left is None else f"{duration(left)} left", style="cyan"),
             )
         return Group(bars, *(line for stage in self._stages.values() for line in self._details(stage)))

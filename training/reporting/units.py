@@ -20,6 +20,26 @@ def duration(seconds: float) -> str:
     return f"{m} min {s:02d} s" if minutes else f"{s} s"
 
 
+def size_in_words(count: int) -> str:
+    """Bytes as ``512 B``, ``3.4 MB``, ``1.2 GB``: powers of 1000, as disks are sold and clouds bill."""
+    for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} B"
+
+
+def amount(count: int, unit: str) -> str:
+    """A count of things, or of bytes where ``unit`` is B."""
+    return size_in_words(count) if unit == "B" else f"{count:,}"
+
+
+def fine_duration(seconds: float) -> str:
+    """``12 ms``, ``1.9 s``, and from ten seconds on as `duration`."""
+    if seconds >= 10:
+        return duration(seconds)
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+
+
 def percent(share: float) -> str:
     """``0.017`` as ``2 %``."""
     return f"{100 * share:.0f} %"

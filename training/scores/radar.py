@@ -7,7 +7,7 @@ Counts and sums are kept on the batch's device and read once, in `NowcastScores.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ DEFINITIONS = {
     "rmse_echo_dbz": f"root mean square error in dBZ over echo pixels (observed at {ECHO_DBZ:g} dBZ or more)",
     "ssim": f"structural similarity (Wang et al. 2004) of the normalised field, Gaussian window {WINDOW}, sigma "
     f"{SIGMA:g}, range 1, mean over map positions whose window touches no missing pixel",
-    "event": "a pixel whose reflectivity is at or above the threshold",
+    "event": "a pixel whose reflectivity is at or above the threshold as it is stored (counted_from_dbz)",
     "pooling": "scores without a lead are made from the sums over all leads; they are not means of the leads' scores",
     "persistence": "the last input frame as forecast for every lead, on the same pixels",
     "undefined": "a score whose denominator is zero is absent",
@@ -101,17 +101,26 @@ class NowcastScores:
         min_dbz: the reflectivity that is 0 in the normalised field.
         max_dbz: the reflectivity that is 1 in the normalised field.
         scale: the grid that is scored, in words, such as ``250 x 250 at 2 km``.
+        stored: what becomes of a reflectivity when it is packed and unpacked. Packing is monotonic, so counting from
+            the stored threshold on keeps everything that was at or above the threshold before.
 
     Raises:
         ConfigError: a threshold is outside the range or stands there twice, or there is none.
     """
 
     def __init__(
-        self, thresholds_dbz: Sequence[float], prediction_steps: int, min_dbz: float, max_dbz: float, scale: str
+        self,
+        thresholds_dbz: Sequence[float],
+        prediction_steps: int,
+        min_dbz: float,
+        max_dbz: float,
+        scale: str,
+        stored: Callable[[float], float] = float,
     ) -> None:
         self.thresholds = _checked(thresholds_dbz, min_dbz, max_dbz)
         self.leads = prediction_steps
         self.min_dbz, self.max_dbz, self.scale = float(min_dbz), float(max_dbz), scale
+        self.counted_from = {dbz: stored(dbz) for dbz in (*self.thresholds, ECHO_DBZ)}
         self.rows = 0
         self._sums = _Sums.zeros(len(self.thresholds), self.leads, torch.device("cpu"))
 
@@ -157,7 +166,7 @@ class NowcastScores:
             raise ValueError(f"expected {(rows, height, width)}, got {last.shape} and {last_valid.shape}")
 
     def _normalised(self, dbz: float) -> float:
-        return (dbz - THRESHOLD_TOLERANCE_DBZ - self.min_dbz) / (self.max_dbz - self.min_dbz)
+        return (self.counted_from[dbz] - THRESHOLD_TOLERANCE_DBZ - self.min_dbz) / (self.max_dbz - self.min_dbz)
 
     def _count_events(self, forecasts: Sequence[Tensor], target: Tensor, valid: Tensor) -> None:
         sums = self._sums
@@ -243,12 +252,17 @@ class NowcastScores:
         return [lead for lead, count in enumerate(missing, start=1) if count]
 
     def names(self) -> dict[str, str | None]:
-        """Names of all scores, with the way that is better; a frequency bias has none."""
+        """Names of all scores, with the way that is better; a frequency bias and what persistence reaches have none."""
         ways: dict[Better, str | None] = {higher: "max", lower: "min", nearer_one: None}
         suffixes = [f"_lead_{lead}" for lead in range(1, self.leads + 1)] + [""]
         stems = {f"{score}_{t:g}": ways[better] for score, (_, better) in CATEGORICAL.items() for t in self.thresholds}
         stems |= {name: ways[better] for name, (_, better) in CONTINUOUS.items()}
-        return {f"{who}{stem}{suffix}": way for who in FORECASTS for stem, way in stems.items() for suffix in suffixes}
+        return {
+            f"{who}{stem}{suffix}": None if who else way
+            for who in FORECASTS
+            for stem, way in stems.items()
+            for suffix in suffixes
+        }
 
     def record(self) -> dict[str, Any]:
         """Scale, sizes, thresholds, definitions and the counts behind the scores; counts are listed over the leads."""
@@ -263,6 +277,7 @@ class NowcastScores:
             "rows": self.rows,
             "leads": self.leads,
             "thresholds_dbz": list(self.thresholds),
+            "counted_from_dbz": {f"{dbz:g}": round(value, 4) for dbz, value in self.counted_from.items()},
             "range_dbz": [self.min_dbz, self.max_dbz],
             "echo_dbz": ECHO_DBZ,
             "pixels": sums.pixels.tolist(),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from backend.errors import ConfigError
 from training.shown import without_secrets
@@ -103,7 +104,7 @@ class FsspecStore(Store):
 
     def _put(self, path: str, put: Callable[[str], None]) -> None:
         full = self._full(path)
-        place = full + _PARTIAL if self._renames else full
+        place = f"{full}.{uuid4().hex[:8]}{_PARTIAL}" if self._renames else full
         try:
             put(place)
         except FileNotFoundError:

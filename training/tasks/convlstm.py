@@ -6,22 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
 import torch
 from pydantic import field_validator
 from torch import Tensor, nn
 
 from backend.models import build
+from backend.preprocessing.grid import same_spacing
 from backend.preprocessing.radar import RadarPreprocessing
 from backend.weights import load_matching, read_state_dict
 from training.data.radar import RadarDataSection, prepare_radar
+from training.data.radar_glance import glance_at_radar
 from training.losses.radar import RadarLossSection, radar_counts, radar_loss
 from training.losses.ssim import check_size
 from training.schema import EvaluationSection, RunConfig, Section, setting
 from training.scores.radar import NowcastScores
-from training.tasks.protocol import Batch, PrepareContext, Prepared, Task, Term
+from training.tasks.protocol import Batch, Glance, PrepareContext, Prepared, Task, Term
 
 if TYPE_CHECKING:
     from backend.models.convlstm import ConvLSTMNowcaster
+
+_FEWEST_TRIAL_STEPS = 3
 
 
 class ConvLSTMSection(Section):
@@ -115,10 +120,19 @@ class ConvLSTMTask(Task):
         inputs, target, valid = self._split(batch)
         return radar_loss(model(inputs), target, valid, self.config.loss)
 
-    def new_scores(self) -> NowcastScores:
+    def terms(self) -> list[str]:
+        weight = self.config.loss.ssim_weight
+        return [name for name, share in (("huber", 1 - weight), ("ssim", weight)) if share > 0]
+
+    def new_scores(self, facts: Mapping[str, Any]) -> NowcastScores:
         data = self.config.data
         return NowcastScores(
-            self.config.evaluation.thresholds_dbz, data.prediction_steps, data.min_dbz, data.max_dbz, self._scale()
+            self.config.evaluation.thresholds_dbz,
+            data.prediction_steps,
+            data.min_dbz,
+            data.max_dbz,
+            self._scale(facts),
+            self.packing.as_stored,
         )
 
     def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Term]:
@@ -128,8 +142,30 @@ class ConvLSTMTask(Task):
         scores.update(prediction, frames[:, steps:], valid[:, steps:], frames[:, steps - 1], valid[:, steps - 1])
         return radar_loss(prediction, frames[:, steps:], valid[:, steps:], self.config.loss)
 
-    def row_bytes(self, model: nn.Module, dtype: torch.dtype) -> int:
-        return cast("ConvLSTMNowcaster", model).activation_bytes_per_row(dtype)
+    def glance(self, source: Path | None, cache_dir: Path) -> Glance:
+        return glance_at_radar(self.config.data, source, cache_dir)
+
+    def trial_item(self, facts: Mapping[str, Any], rng: np.random.Generator) -> Batch:
+        data = self.config.data
+        dbz = rng.uniform(data.min_dbz, data.max_dbz, (1, data.window, *facts["image_size"])).astype(np.float32)
+        frames = torch.from_numpy(self.packing.pack(dbz))
+        return {"frames": frames.repeat(facts["levels"], 1, 1, 1)}
+
+    def row_bytes(self, model: nn.Module, dtype: torch.dtype, device_type: str = "cpu") -> int:
+        return cast("ConvLSTMNowcaster", model).activation_bytes_per_row(dtype, device_type)
+
+    def row_flops(self, model: nn.Module) -> float:
+        return cast("ConvLSTMNowcaster", model).flops_per_row()
+
+    def smaller(self, facts: Mapping[str, Any], share: float) -> tuple[Task, Mapping[str, Any]]:
+        """Fewer frames first (never below three, so that the recurrence takes part), then fewer rows of pixels."""
+        data = self.config.data
+        steps = min(data.input_steps, max(_FEWEST_TRIAL_STEPS, round(data.input_steps * share)))
+        height, width = facts["image_size"]
+        lowest = self.config.loss.ssim_window if self.config.loss.ssim_weight > 0 else 1
+        rows = min(height, max(lowest, round(height * share * data.input_steps / steps)))
+        config = self.config.model_copy(update={"data": data.model_copy(update={"input_steps": steps})})
+        return type(self)(config), {**facts, "image_size": [rows, width]}
 
     def draw(self, model: nn.Module, prepared: Prepared, split: str, folder: Path, device: torch.device) -> list[Path]:
         from training.reporting.radar_examples import draw_examples
@@ -142,9 +178,15 @@ class ConvLSTMTask(Task):
         steps = self.config.data.input_steps
         return frames[:, :steps], frames[:, steps:], valid[:, steps:]
 
-    def _scale(self) -> str:
-        data = self.config.data
-        size = (
-            "the source grid" if data.downsample_size is None else "x".join(map(str, data.downsample_size)) + " cells"
-        )
-        return f"dBZ on {size}" + ("" if data.downsample_size is None else f" ({data.downsample_method})")
+    def mismatch(self, preprocessing: Mapping[str, Any], facts: Mapping[str, Any], prepared: Prepared) -> str | None:
+        """Dates and cadence may differ, but not what a frame is: its preprocessing and the size of its cells."""
+        here = prepared.facts
+        if facts["image_size"] != here["image_size"] or not same_spacing(facts["spacing_km"], here["spacing_km"]):
+            return f"its frames come to {here['grid']}, the model's are {facts['grid']}"
+        theirs, ours = ({**one["radar"], "crop_km": None} for one in (prepared.preprocessing, preprocessing))
+        other = [name for name in ours if ours[name] != theirs[name]]
+        return f"other preprocessing: {', '.join(other)}" if other else None
+
+    def _scale(self, facts: Mapping[str, Any]) -> str:
+        method = "" if self.config.data.downsample_size is None else f" ({self.config.data.downsample_method})"
+        return f"dBZ on {facts['grid']}{method}"

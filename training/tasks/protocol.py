@@ -76,6 +76,20 @@ class Prepared:
     facts: Mapping[str, Any] = field(default_factory=dict)  # what building the model needs (grid, class names, …)
 
 
+@dataclass(frozen=True)
+class Glance:
+    """What a dataset will become, told before the work: exact where it is prepared, else estimated.
+
+    ``items`` is None where nothing but the configuration is known, ``facts`` are then what it implies.
+    """
+
+    facts: Mapping[str, Any]  # as in `Prepared`
+    found: str  # one line for the user
+    items: Mapping[str, int] | None = None  # by split
+    exact: bool = False  # the dataset is prepared
+    cache_bytes: int = 0  # that preparation still has to write
+
+
 class Scores(Protocol):
     """Accumulates verification counts over a split; never holds predictions."""
 
@@ -84,7 +98,10 @@ class Scores(Protocol):
         ...
 
     def names(self) -> dict[str, str | None]:
-        """Every name that `compute` may give, with ``min`` or ``max`` for which way is better, None for neither."""
+        """Every name that `compute` may give, with ``min`` or ``max`` for which way is better.
+
+        None is for those that rank no model: neither way is better, or they do not depend on the model.
+        """
         ...
 
     def record(self) -> dict[str, Any]:
@@ -170,15 +187,40 @@ class Task(ABC):
         """Forward and loss terms of a (micro-)batch. Runs under autocast; compute losses in fp32."""
 
     @abstractmethod
-    def new_scores(self) -> Scores: ...
+    def terms(self) -> Sequence[str]:
+        """Names of the loss terms that this configuration has."""
+
+    @abstractmethod
+    def new_scores(self, facts: Mapping[str, Any]) -> Scores:
+        """Empty scores for a dataset with these ``facts``."""
 
     @abstractmethod
     def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Term]:
         """Forward, add to ``scores``, return the loss terms; called without gradients."""
 
-    def row_bytes(self, model: nn.Module, dtype: torch.dtype) -> int | None:
-        """Roughly what one row needs in memory for a training step on the CPU in ``dtype``; None when unknown."""
+    @abstractmethod
+    def glance(self, source: Path | None, cache_dir: Path) -> Glance:
+        """What ``source`` (None: a dataset yet to come) will become; well under a second. Raises BadDataError."""
+
+    @abstractmethod
+    def trial_item(self, facts: Mapping[str, Any], rng: np.random.Generator) -> Batch:
+        """One item of random data in the form that the loader gives: shapes and dtypes are the real ones."""
+
+    def mismatch(self, preprocessing: Mapping[str, Any], facts: Mapping[str, Any], prepared: Prepared) -> str | None:
+        """Why a model that was trained with these must not be scored on ``prepared``; None where it may."""
+        return None if dict(preprocessing) == dict(prepared.preprocessing) else "its preprocessing is another one"
+
+    def row_bytes(self, model: nn.Module, dtype: torch.dtype, device_type: str = "cpu") -> int | None:
+        """Roughly what one row needs in memory for a training step in ``dtype``; None when unknown."""
         return None
+
+    def row_flops(self, model: nn.Module) -> float | None:
+        """Multiplications and additions of one row's forward pass; None when unknown."""
+        return None
+
+    def smaller(self, facts: Mapping[str, Any], share: float) -> tuple[Task, Mapping[str, Any]]:
+        """The same job with roughly ``share`` (0 to 1) of the arithmetic a row, for a trial on a slow machine."""
+        return self, facts
 
     def draw(self, model: nn.Module, prepared: Prepared, split: str, folder: Path, device: torch.device) -> list[Path]:
         """Example figures for the report (PNG, with an SVG of the same name beside it)."""

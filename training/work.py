@@ -1,0 +1,120 @@
+"""One command at work: what was asked for and settled, who is told, and the dataset brought to where it can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from training.config import LoadedConfig
+from training.data.fetch import Tellers, fetch
+from training.data.source import DataSource, sample_folder
+from training.engine.interruption import StopRequest
+from training.machine import available_cpus
+from training.reporting.log import RunLog
+from training.reporting.progress import Progress
+from training.requests import PrepareRequest
+from training.run import Run
+from training.run_data import note_fetched
+from training.settle import cache_folder, can_be_made
+from training.tasks import task_class
+from training.tasks.protocol import PrepareContext, Prepared, Task
+
+
+class OtherDatasetError(Exception):
+    """The dataset is not the one that the run was started on. ``fingerprint`` is that of the dataset."""
+
+    def __init__(self, fingerprint: str) -> None:
+        super().__init__(fingerprint)
+        self.fingerprint = fingerprint
+
+
+@dataclass
+class Work:
+    """What a command works with."""
+
+    request: PrepareRequest
+    loaded: LoadedConfig
+    source: DataSource
+    task: Task
+    log: RunLog
+    display: Progress
+    stop: StopRequest
+    warnings: list[str] = field(default_factory=list)  # of the quick checks
+
+    @classmethod
+    def of(cls, request: PrepareRequest, loaded: LoadedConfig, source: DataSource, stop: StopRequest) -> Work:
+        """Work that is logged to the terminal alone, until it has a run."""
+        log = RunLog(None)
+        return cls(request, loaded, source, task_class(request.task)(loaded.config), log, Progress(log), stop)
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where prepared caches lie."""
+        request = self.request
+        return cache_folder(self.loaded.config, self.task.name, request.datasets, request.output, can_be_made)
+
+    def data(self, stage: Callable[[str], None] = lambda name: None) -> Path:
+        """The dataset's folder; what is not there is fetched, the sample is made. ``stage`` is told what begins."""
+        if self.source.manifest is not None:
+            tell = Tellers(self.log.say, self.display.update, self.stop.check, stage)
+            return fetch(self.source.manifest, self.request.datasets, tell)
+        if self.source.path is not None:
+            return self.source.path
+        make = type(self.task).make_sample
+        return sample_folder(self.task.name, self.request.datasets, self.request.output, make)
+
+    def say_settled(self) -> None:
+        """Which data and why, what the settings mean here, and what the quick checks warn of."""
+        for line in (self.source.reason, *self.loaded.notes, *self.warnings):
+            self.log.say(line)
+
+    def prepare(self, stage: Callable[[str], None] = lambda name: None) -> Prepared:
+        """The dataset, fetched and prepared; ``stage`` is told what begins."""
+        data = self.data(stage)
+        stage("preparation")
+        prepared = self.task.prepare(
+            PrepareContext(
+                source=data,
+                cache_dir=self.cache_dir,
+                workers=self._prepare_workers(),
+                say=self.log.say,
+                progress=self.display.update,
+                check_stop=self.stop.check_waiting,
+            )
+        )
+        self.stop.check()
+        return prepared
+
+    def prepare_for(self, run: Run) -> Prepared:
+        """The same, recorded in ``run``.
+
+        Raises:
+            OtherDatasetError: the run was started on another dataset.
+        """
+        prepared = self.prepare(lambda name: run.event("stage", stage=name))
+        note_fetched(run, self.source)
+        known = run.metadata.get("dataset", {}).get("fingerprint")
+        if known not in (None, prepared.fingerprint):
+            raise OtherDatasetError(prepared.fingerprint)
+        for line in prepared.summary:
+            self.log.say(line)
+        run.write_json("split.json", {name: list(members) for name, members in prepared.membership.items()})
+        run.update(
+            dataset={
+                "fingerprint": prepared.fingerprint,
+                "kind": self.source.kind,
+                "is_sample": self.source.is_sample,
+                "items": {name: len(items) for name, items in prepared.splits.items()},
+                "item": self.task.item_word,
+                "summary": list(prepared.summary),
+            },
+            audit=dict(prepared.audit),
+            preprocessing=dict(prepared.preprocessing),
+            facts=dict(prepared.facts),
+        )
+        return prepared
+
+    def _prepare_workers(self) -> int:
+        asked = getattr(self.task.config.data, "prepare_workers", "auto")
+        return available_cpus() if asked == "auto" else int(asked)
