@@ -28,6 +28,7 @@ BASE = "pytorch/pytorch:2.5.1-cuda12.1-cudnn9-runtime"
 # Who "the caller" is: a user that the image does not know, where the tests may give files to one.
 CALLER = (12345, 23456) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 Done = subprocess.CompletedProcess[str]
+UNMOUNTED_OK = ["-e", "TRAIN_WORKER_UNMOUNTED_OK=1"]  # the worker would refuse results that nobody keeps
 
 
 def docker(*words: str, check: bool = True, timeout: float = 600, **options: Any) -> Done:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backend.errors import CONFIG, IO_ERROR, USAGE
-from tests.container.docker import Done, Place, as_environment, run, short
+from tests.container.docker import UNMOUNTED_OK, Done, Place, run, short
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(300)]
 
@@ -46,10 +46,15 @@ def test_the_datasets_are_mounted_read_only(image: str, place: Place) -> None:
     assert not list(place.datasets.iterdir())
 
 
-def test_the_disk_fills_with_the_checkpoint(image: str, place: Place) -> None:
+def test_a_disk_that_is_too_small_is_told_before_anything_is_trained(image: str, place: Place) -> None:
     """A volume of 2 MB does not hold the weights and the optimizer's state."""
-    small = ["--tmpfs", "/app/model_output:size=2m", "-v", f"{place.datasets}:/app/datasets"]
-    large = as_environment({"model.hidden_dims": "[64]"})
-    line = the_line(run(image, options=[*short(), *large, *small], check=False), IO_ERROR)
-    assert "the checkpoint could not be written" in line
-    assert "free space" in line
+    small = ["--tmpfs", "/app/model_output:size=2m", "-v", f"{place.datasets}:/app/datasets", *UNMOUNTED_OK]
+    line = the_line(run(image, options=[*short(), *small], check=False), IO_ERROR)
+    assert "needed (checkpoints" in line
+    assert "larger disk" in line
+
+
+def test_an_output_that_vanishes_with_the_container(image: str, place: Place) -> None:
+    line = the_line(run(image, options=[*short(), "-v", f"{place.datasets}:/app/datasets"], check=False), CONFIG)
+    assert "lost with the container" in line
+    assert '-v "$PWD/model_output:/app/model_output"' in line
