@@ -32,6 +32,7 @@ for python in /opt/venv/bin/python .venv/bin/python python3; do
   if command -v "$python" >/dev/null; then break; fi
 done
 state=${TRAIN_OUTPUT:-model_output}
+export TRAIN_WORKER_UNMOUNTED_OK=${TRAIN_WORKER_UNMOUNTED_OK:-1} # nothing is mounted there: what lasts is in the store
 mkdir -p "$state" || exit 74
 
 if [[ ${1:-} != --foreground ]]; then
