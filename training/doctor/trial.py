@@ -33,7 +33,7 @@ from training.tasks.protocol import Batch, Task
 
 PLACE = ".doctor-"  # + something random: the folder of the trial's checkpoint, in the output folder
 _STEP_SECONDS = 8.0  # what the timed steps may take on a CPU, each
-_CALIBRATION_FLOPS = 3e10
+_CALIBRATION_FLOPS, _CALIBRATION_SECONDS = 3e10, 1.0
 _REPEATS, _REPEAT_SECONDS = 5, 10.0
 _LONG_SECONDS = {"cpu": 5.0, "cuda": 20.0}  # a step beside which warming up is nothing
 _GPU_SHARE, _CPU_SHARE = 0.9, 0.5  # of the free memory, for activations
@@ -143,18 +143,26 @@ def rows_per_item(task: Task, facts: Mapping[str, Any]) -> int:
 
 
 def _affordable(job: Job, most: int) -> tuple[int, float]:
-    """Rows, at most ``most``, and the share of each, that a CPU does in a few seconds, by the pace of a small piece."""
+    """Rows, at most ``most``, and the share of each, that a CPU does in a few seconds.
+
+    Told by the pace of a small piece, and again of a larger one, because small ones are slower by their overhead.
+    """
     task, facts = job.task, job.glance.facts
     full = _flops(task, facts)
     if full == 0:
         return most, 1.0
-    share = min(1.0, _CALIBRATION_FLOPS / full)
-    piece, piece_facts = task.smaller(facts, share)
-    bench = Bench(piece, piece_facts, job.device, 1)
-    bench.step()  # warms up
-    rate = _flops(piece, piece_facts) / bench.step()
+    rate = _rate(job, min(1.0, _CALIBRATION_FLOPS / full))
+    rate = _rate(job, min(1.0, _CALIBRATION_SECONDS * rate / full))
     rows = _STEP_SECONDS * rate / full
     return (min(most, int(rows)), 1.0) if rows >= 1 else (1, rows)
+
+
+def _rate(job: Job, share: float) -> float:
+    """Arithmetic per second on ``share`` of a row."""
+    piece, facts = job.task.smaller(job.glance.facts, share)
+    bench = Bench(piece, facts, job.device, 1)
+    bench.step()  # warms up
+    return _flops(piece, facts) / bench.step()
 
 
 def _flops(task: Task, facts: Mapping[str, Any]) -> float:
