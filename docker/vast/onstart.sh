@@ -31,7 +31,6 @@ cd "$home" || exit 78
 for python in /opt/venv/bin/python .venv/bin/python python3; do
   if command -v "$python" >/dev/null; then break; fi
 done
-export TRAIN_WORKER_UNMOUNTED_OK=${TRAIN_WORKER_UNMOUNTED_OK-1} # the disk here is the instance's own; no volume is mounted
 state=${TRAIN_OUTPUT:-model_output}
 export TRAIN_WORKER_UNMOUNTED_OK=${TRAIN_WORKER_UNMOUNTED_OK:-1} # nothing is mounted there: what lasts is in the store
 mkdir -p "$state" || exit 74
