@@ -184,7 +184,7 @@ def test_the_commands_secrets_are_kept_nowhere(tmp_path: Path, capsys: pytest.Ca
     assert "hush" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("signal_name", "error", "bounded"), [("SIGTERM", None, 5.0), (None, RuntimeError(), 60.0)])
+@pytest.mark.parametrize(("signal_name", "error", "bounded"), [("SIGTERM", None, 4.0), (None, RuntimeError(), 60.0)])
 def test_the_last_push_is_bounded(
     signal_name: str | None, error: Exception | None, bounded: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from training.sync.remote_run import CHECKPOINTS, RemoteRun
 from training.sync.stores import Store, StoreError
 
 Say = Callable[[str], None]
-SECONDS_AFTER_A_SIGNAL = 5.0  # docker stop kills after ten
+SECONDS_AFTER_A_SIGNAL = 4.0  # docker stop kills after ten, and the checkpoint was written before
 SECONDS_AFTER_A_FAILURE = 60.0
 _TRIES_AT_THE_START = 5
 
@@ -162,7 +162,7 @@ class Sync:
             patient = (lambda: False) if isinstance(error, TakenOverError) else self._patience(error)
             self._complete = self._pusher.finish(patient)
             self._pusher = None
-        self._leave(run, 1.0 if error is not None else SECONDS_AFTER_A_FAILURE)
+        self._leave(run, 0.5 if error is not None else SECONDS_AFTER_A_FAILURE)
 
     def _leave(self, run: Run, seconds: float) -> None:
         lease = self._leases.pop(self.remote(run).prefix, None)
