@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from training.config import LoadedConfig
-from training.data.fetch import Tellers, fetch
 from training.data.source import DataSource, sample_folder
 from training.engine.interruption import StopRequest
+from training.fetching.fetch import Tellers, fetch
 from training.machine import available_cpus
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.data.download import DATA, Job, Received, SourceError, Voice, digest_of, is_html, persistently
+from training.fetching.download import DATA, Job, Received, SourceError, Voice, digest_of, is_html, persistently
 from training.files import read_json, write_json
 
 BLOCK = 1 << 18

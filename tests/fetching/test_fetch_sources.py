@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from tests.data.fake_drive import NOWHERE, File, Web, web_in
-from tests.data.fetching import DRIVE_ID, sha256, tar_gz
-from training.data import download_drive, download_fsspec, download_https, download_rclone
-from training.data.download import TRIES, Job, Received, SourceError, Voice, is_html, without_secrets
+from tests.fetching.fake_drive import NOWHERE, File, Web, web_in
+from tests.fetching.world import DRIVE_ID, sha256, tar_gz
+from training.fetching import download_drive, download_fsspec, download_https, download_rclone
+from training.fetching.download import TRIES, Job, Received, SourceError, Voice, is_html, without_secrets
 
 ARCHIVE = tar_gz()
 LARGE = os.urandom(3 << 20)  # gdown writes half a MiB at a time
@@ -213,7 +213,7 @@ def test_a_busy_server_is_given_the_time_that_it_asks_for(
     web: Web, https: Asking, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("training.data.download.time.sleep", slept.append)
+    monkeypatch.setattr("training.fetching.download.time.sleep", slept.append)
     web.files["/events.tar.gz"] = File(ARCHIVE, status=status, status_times=1, retry_after="7")
     assert is_whole(https.get(), ARCHIVE)
     assert slept == [7.0]

@@ -22,13 +22,13 @@ from typing import Any
 from filelock import FileLock
 
 from backend.errors import DiskError
-from training.data.download import Job, Received, SourceError, Voice, disk_error
 from training.data.workers import signals_held, start_worker
+from training.fetching.download import Job, Received, SourceError, Voice, disk_error
 
 _POLL_SECONDS = 0.1  # how long a stop can go unnoticed
 _LEAVE_SECONDS = 2.0  # for a killed process to be gone
 _MODULES = {
-    kind: f"training.data.download_{module}"
+    kind: f"training.fetching.download_{module}"
     for kind, module in {"gdrive": "drive", "https": "https", "fsspec": "fsspec", "rclone": "rclone"}.items()
 }
 

@@ -9,8 +9,8 @@ from io import FileIO
 from pathlib import Path
 
 from backend.errors import DiskError
-from training.data.archive_formats import ArchiveError, Member
-from training.data.archive_paths import shown
+from training.unpacking.formats import ArchiveError, Member
+from training.unpacking.paths import shown
 
 _SMALL_BYTES = 1 << 20  # what tar's padding alone comes to must not look like a bomb
 _SPARE_BYTES, _SPARE_SHARE = 64 << 20, 0.01  # of the disk, left for others: the smaller of the two

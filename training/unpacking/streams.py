@@ -17,8 +17,8 @@ from io import FileIO
 from typing import IO, Protocol
 
 from backend.errors import DiskError
-from training.data.archive_codecs import pieces
-from training.data.archive_formats import ArchiveError
+from training.unpacking.codecs import pieces
+from training.unpacking.formats import ArchiveError
 
 _PROGRAMS = {"gz": ("pigz", "-dc"), "zst": ("zstd", "-dc", "--no-progress")}
 _OPTIONS_IN_ENVIRONMENT = ("GZIP", "PIGZ")

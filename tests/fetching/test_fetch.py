@@ -17,9 +17,9 @@ import pytest
 from filelock import FileLock
 
 from backend.errors import BadDataError, DiskError, InterruptedRunError, SourceUnavailableError
-from tests.data.fake_drive import File, Web, web_in
-from tests.data.fetching import DRIVE_ID, FILES, Place, contents, sha256, tar_gz
-from training.data import fetch_archive
+from tests.fetching.fake_drive import File, Web, web_in
+from tests.fetching.world import DRIVE_ID, FILES, Place, contents, sha256, tar_gz
+from training.fetching import archive as fetch_archive
 from training.files import read_json, write_json
 
 ARCHIVE = tar_gz()

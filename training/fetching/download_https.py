@@ -15,9 +15,9 @@ from requests.utils import select_proxy
 from urllib3.exceptions import HTTPError as StreamError
 from urllib3.exceptions import NameResolutionError, NewConnectionError
 
-from training.data.download import Job, Received, SourceError, Voice
-from training.data.download_stream import BLOCK, Opened, receive
-from training.data.manifest import is_loopback
+from training.fetching.download import Job, Received, SourceError, Voice
+from training.fetching.download_stream import BLOCK, Opened, receive
+from training.fetching.manifest import is_loopback
 
 _BUSY = {408, 425, 429, 500, 502, 503, 504}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from training.data.archive_formats import ArchiveError
+from training.unpacking.formats import ArchiveError
 
 NAME_BYTES = 255  # what Linux filesystems take for one name
 PATH_BYTES = 2048  # leaves room for the target's own path below the system's 4096

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.data.fetch import Tellers, fetch
-from training.data.manifest import Manifest, load_manifest
+from training.fetching.fetch import Tellers, fetch
+from training.fetching.manifest import Manifest, load_manifest
 from training.yaml_core import write_yaml
 
 DRIVE_ID = "1aBcDeFgHiJkLmNoPqRsTuVwXyZ"

@@ -18,7 +18,7 @@ import pytest
 import zstandard
 
 from backend.errors import BadDataError, WorkerError
-from training.data.unpack import FORMATS, Limits, Unpacked, unpack
+from training.unpacking.unpack import FORMATS, Limits, Unpacked, unpack
 
 END = bytes(10240)
 FILES = {"events/a.nc": bytes(range(256)) * 900, "events/deep/er/b.nc": b"b" * 100_001, "empty.txt": b"", "é.txt": b"e"}

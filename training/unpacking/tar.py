@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from tarfile import AREGTYPE, BLOCKSIZE, CONTTYPE, DIRTYPE, NUL, REGTYPE, HeaderError, TarInfo
 
-from training.data.archive_formats import ArchiveError, Member
-from training.data.archive_paths import shown
-from training.data.archive_streams import Stream
+from training.unpacking.formats import ArchiveError, Member
+from training.unpacking.paths import shown
+from training.unpacking.streams import Stream
 
 _BUFFER_BYTES = 1 << 20
 _EXTRA_BYTES = 1 << 20  # of one pax header or long name; real ones have some hundred

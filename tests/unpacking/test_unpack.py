@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import BadDataError, DiskError
-from tests.data.archives import (
+from tests.unpacking.archives import (
     END,
     FILES,
     PACK,
@@ -32,7 +32,7 @@ from tests.data.archives import (
     without_programs,
     zip_of,
 )
-from training.data.unpack import FORMATS, Limits, Unpacked, format_of, is_complete, sniff, sweep
+from training.unpacking.unpack import FORMATS, Limits, Unpacked, format_of, is_complete, sniff, sweep
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 from backend.errors import BadDataError, DiskError, SourceUnavailableError
-from training.data.download import Job, Received, SourceError, digest_of
-from training.data.download_process import OutOfTimeError, Watch, download
-from training.data.download_stream import remove
-from training.data.fetch_content import ChangedError, FirstSeen, check_content
-from training.data.manifest import Manifest, Source
+from training.fetching.content import ChangedError, FirstSeen, check_content
+from training.fetching.download import Job, Received, SourceError, digest_of
+from training.fetching.download_process import OutOfTimeError, Watch, download
+from training.fetching.download_stream import remove
+from training.fetching.manifest import Manifest, Source
 from training.files import read_json, write_json
 from training.reporting.units import size_in_words
 

@@ -22,8 +22,9 @@ from typing import Any
 
 from backend.errors import BadDataError, DiskError
 from backend.files import fsync_folder
-from training.data.archive_durable import Durable
-from training.data.archive_formats import (
+from training.files import to_json
+from training.unpacking.durable import Durable
+from training.unpacking.formats import (
     FORMATS,
     HEAD_BYTES,
     ArchiveError,
@@ -33,12 +34,11 @@ from training.data.archive_formats import (
     format_of,
     sniff,
 )
-from training.data.archive_limits import Limits, Watch
-from training.data.archive_paths import Paths, checked_parts
-from training.data.archive_streams import decompressed
-from training.data.archive_tar import tar_members
-from training.data.archive_zip import zip_contents
-from training.files import to_json
+from training.unpacking.limits import Limits, Watch
+from training.unpacking.paths import Paths, checked_parts
+from training.unpacking.streams import decompressed
+from training.unpacking.tar import tar_members
+from training.unpacking.zip import zip_contents
 
 __all__ = ["FORMATS", "Limits", "Unpacked", "format_of", "is_complete", "sniff", "sweep", "unpack"]
 

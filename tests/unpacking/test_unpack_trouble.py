@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from backend.errors import BadDataError, DiskError, InterruptedRunError
-from tests.data.archives import END, Bench, content_of, member, packed, tar_of, without_programs
-from training.data import archive_durable
-from training.data import unpack as unpacking
-from training.data.unpack import FORMATS, Limits, is_complete, sweep
+from tests.unpacking.archives import END, Bench, content_of, member, packed, tar_of, without_programs
+from training.unpacking import durable
+from training.unpacking import unpack as unpacking
+from training.unpacking.unpack import FORMATS, Limits, is_complete, sweep
 
 ROOT = Path(__file__).parents[2]
 WAYS = [("tar.gz", True), ("tar.zst", True), *((name, False) for name in FORMATS)]  # format, whether by a program
@@ -30,7 +30,7 @@ SMALL = {"a/x.nc": RANDOM(3000), "b.txt": b"b" * 2000}
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(archive_durable, "_sync_filesystem", lambda descriptor: None)
+    monkeypatch.setattr(durable, "_sync_filesystem", lambda descriptor: None)
     return Bench(tmp_path)
 
 
@@ -142,7 +142,7 @@ def test_a_disk_that_fails_when_made_to_keep_it(bench: Bench, monkeypatch: pytes
     def fail(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(archive_durable, "_sync_filesystem", fail)
+    monkeypatch.setattr(durable, "_sync_filesystem", fail)
     assert "the disk is full" in bench.refusal(packed(SMALL, "tar"), kind=DiskError)
 
 
@@ -156,8 +156,8 @@ def test_everything_is_on_the_disk_before_it_has_its_name(bench: Bench, monkeypa
         )
         assert not bench.target.exists()
 
-    monkeypatch.setattr(archive_durable, "_sync_filesystem", look)
-    monkeypatch.setattr(archive_durable, "_ROUND_BYTES", 1)
+    monkeypatch.setattr(durable, "_sync_filesystem", look)
+    monkeypatch.setattr(durable, "_ROUND_BYTES", 1)
     bench.unpack(packed(SMALL, "tar"))
     assert seen[-1]
     assert len(seen) > 1  # some of it on the way
@@ -165,10 +165,10 @@ def test_everything_is_on_the_disk_before_it_has_its_name(bench: Bench, monkeypa
 
 def test_the_system_is_really_asked(tmp_path: Path) -> None:
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    archive_durable._sync_filesystem(descriptor)
+    durable._sync_filesystem(descriptor)
     os.close(descriptor)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        archive_durable._sync_filesystem(descriptor)
+        durable._sync_filesystem(descriptor)
 
 
 def test_a_limit_on_the_size_of_files(bench: Bench) -> None:
@@ -284,7 +284,7 @@ def test_a_program_that_fails(
 VICTIM = """
     import sys
     from pathlib import Path
-    from training.data.unpack import Limits, unpack
+    from training.unpacking.unpack import Limits, unpack
 
     def progress(what, done, total):
         if done < total and any(Path(sys.argv[2]).parent.glob(".radar.unpacking-*/*")):

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from training.data.download import Job, Received, SourceError, Voice, without_secrets
-from training.data.download_stream import Opened, blocks, receive
+from training.fetching.download import Job, Received, SourceError, Voice, without_secrets
+from training.fetching.download_stream import Opened, blocks, receive
 
 _NOT_FOUND = {3, 4}  # rclone's exit codes: directory, file
 _TEMPORARY = {1, 2, 5}  # uncategorised, and what a retry might mend

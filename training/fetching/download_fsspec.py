@@ -10,8 +10,8 @@ from typing import Any
 from fsspec.core import url_to_fs
 from fsspec.registry import known_implementations
 
-from training.data.download import Job, Received, SourceError, Voice, disk_error, without_secrets
-from training.data.download_stream import Opened, blocks, receive
+from training.fetching.download import Job, Received, SourceError, Voice, disk_error, without_secrets
+from training.fetching.download_stream import Opened, blocks, receive
 
 _MARKS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated")  # what file systems call it
 

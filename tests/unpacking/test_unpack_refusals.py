@@ -14,18 +14,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend.errors import BadDataError, DiskError
-from tests.data.archives import END, FILES, PACK, Bench, member, packed, pax, raw, zip_of
-from training.data import archive_durable, archive_limits
-from training.data.archive_formats import ArchiveError
-from training.data.archive_paths import Paths, checked_parts
-from training.data.unpack import FORMATS, Limits, is_complete, unpack
+from tests.unpacking.archives import END, FILES, PACK, Bench, member, packed, pax, raw, zip_of
+from training.unpacking import durable
+from training.unpacking import limits as unpacking_limits
+from training.unpacking.formats import ArchiveError
+from training.unpacking.paths import Paths, checked_parts
+from training.unpacking.unpack import FORMATS, Limits, is_complete, unpack
 
 LONG = "n" * 256
 
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(archive_durable, "_sync_filesystem", lambda descriptor: None)
+    monkeypatch.setattr(durable, "_sync_filesystem", lambda descriptor: None)
     return Bench(tmp_path)
 
 
@@ -266,7 +267,7 @@ def test_a_zip_whose_table_is_too_large_for_its_members(bench: Bench) -> None:
 def test_what_the_disk_cannot_take_is_refused_before_a_byte_is_written(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive_limits, "_free_bytes", lambda folder: 50_000)
+    monkeypatch.setattr(unpacking_limits, "_free_bytes", lambda folder: 50_000)
     files = {"x": bytes(100_000)}
     for limits in (Limits(), Limits(total_bytes=1 << 40)):
         for archive_format in ("zip", "tar"):
@@ -358,7 +359,7 @@ def test_whatever_the_archive_nothing_appears_outside(
     bench = Bench(tmp_path_factory.mktemp("box"))
     tar = b"".join(pax(("path", name.encode("utf-8", "replace"))) + member("x", b"x") for name in names) + END
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(archive_durable, "_sync_filesystem", lambda descriptor: None)
+        patch.setattr(durable, "_sync_filesystem", lambda descriptor: None)
         try:
             bench.unpack(tar)
         except BadDataError:

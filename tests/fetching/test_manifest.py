@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import ConfigError
-from training.data.manifest import Manifest, Source, drive_manifest, load_manifest
+from training.fetching.manifest import Manifest, Source, drive_manifest, load_manifest
 
 SHA = "0123456789abcdef" * 4
 ID = "1aBcDeFgHiJkLmNoPqRsTuVwXyZ"

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from training.clock import now_utc
-from training.data.download import Received, SourceError, is_html
-from training.data.manifest import Manifest, Source
-from training.data.unpack import format_of, sniff
+from training.fetching.download import Received, SourceError, is_html
+from training.fetching.manifest import Manifest, Source
 from training.files import read_json, write_json
+from training.unpacking.unpack import format_of, sniff
 
 _OUTER = {"tar.gz": "gz", "tar.zst": "zst", "tar.bz2": "bz2", "tar.xz": "xz"}
 _FORMATS = {outer: name for name, outer in _OUTER.items()}

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Generator, Iterator
 from typing import Any, BinaryIO
 
-from training.data.archive_formats import ArchiveError
+from training.unpacking.formats import ArchiveError
 
 PIECE_BYTES = 1 << 20
 _READ_BYTES = {"gz": 1 << 18, "bz2": 1 << 18, "xz": 1 << 18, "zst": 1 << 12}  # 4 KiB of zst become 128 MiB at most

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from io import BufferedReader, FileIO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo, sizeFileHeader  # type: ignore[attr-defined]
 
-from training.data.archive_formats import ArchiveError, Contents, Member
-from training.data.archive_paths import shown
+from training.unpacking.formats import ArchiveError, Contents, Member
+from training.unpacking.paths import shown
 
 _PIECE_BYTES = 1 << 20
 _TABLE_BYTES_PER_MEMBER = 256  # 46, the name, times and owners

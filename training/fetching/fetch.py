@@ -16,11 +16,11 @@ from filelock import FileLock, Timeout
 
 from backend.errors import BadDataError, DiskError
 from training.clock import now_utc
-from training.data import unpack as unpacking
-from training.data.fetch_archive import Archive, ArchiveFetch, Tellers
-from training.data.fetch_content import FirstSeen
-from training.data.manifest import Manifest
+from training.fetching.archive import Archive, ArchiveFetch, Tellers
+from training.fetching.content import FirstSeen
+from training.fetching.manifest import Manifest
 from training.reporting.units import size_in_words
+from training.unpacking import unpack as unpacking
 
 __all__ = ["Tellers", "expected_sha256", "fetch", "fetched_record", "is_there", "labels"]
 

@@ -17,9 +17,9 @@ import requests
 from gdown.exceptions import DownloadCancelled, DownloadError, FileURLRetrievalError
 from urllib3.exceptions import HTTPError as StreamError
 
-from training.data.download import DATA, Job, Received, SourceError, Voice, digest_of, disk_error, persistently
-from training.data.download_https import network_fault, refuse_status
-from training.data.download_stream import remove
+from training.fetching.download import DATA, Job, Received, SourceError, Voice, digest_of, disk_error, persistently
+from training.fetching.download_https import network_fault, refuse_status
+from training.fetching.download_stream import remove
 from training.files import read_json, write_json
 
 _MOST_REQUESTS = 20  # without a byte of the file; a download with confirmation and redirects takes six

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from backend.errors import CONFIG, DONE, INTERRUPTED, SOURCE_UNAVAILABLE, USAGE
-from tests.data.fake_drive import File, Web, web_in
-from tests.data.fetching import DRIVE_ID, FILES, contents, sha256, tar_gz
+from tests.fetching.fake_drive import File, Web, web_in
+from tests.fetching.world import DRIVE_ID, FILES, contents, sha256, tar_gz
 from tests.runs import places, register_tiny, run_of, train
 from tests.tiny_task import TinyTask
 from training.cli import main
@@ -24,7 +24,7 @@ from training.files import read_json, read_json_lines
 from training.run import Run
 from training.yaml_core import write_yaml
 
-WORKER = Path(__file__).parent.parent / "training" / "train_worker.py"
+WORKER = Path(__file__).parents[2] / "training" / "train_worker.py"
 ARCHIVE = tar_gz()
 URL = "https://files.example/events.tar.gz"
 
