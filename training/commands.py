@@ -141,7 +141,7 @@ def _score(run: Run, work: Work, artifact: Artifact, prepared: Prepared, split: 
             split,
             precision=precision,
             device=device,
-            display=work.display,
+            progress=work.progress,
             stop=work.stop,
             micro=rows_of(micro),
             is_sample=work.source.is_sample,

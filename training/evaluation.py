@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from training.engine.device import Precision
 from training.engine.evaluate import evaluate_split
 from training.engine.interruption import StopRequest
 from training.engine.loader import Loader
-from training.reporting.progress import Progress
 from training.run import Run
 from training.tasks.protocol import Prepared, Task
 
@@ -30,7 +30,7 @@ def evaluate_artifact(
     *,
     precision: Precision,
     device: torch.device,
-    display: Progress,
+    progress: Callable[[str, int, int], None],
     stop: StopRequest,
     micro: int | None = None,
     is_sample: bool = False,
@@ -51,7 +51,7 @@ def evaluate_artifact(
         precision=precision,
         micro=micro,
         check_stop=stop.check,
-        tick=lambda done, total: display.update(f"evaluating {split}", done, total),
+        tick=lambda done, total: progress(f"evaluating {split}", done, total),
     )
     name = f"evaluations/{place or split}/metrics.json"
     result = {

@@ -28,6 +28,7 @@ from training.run import Run, create_run, find_runs, matching_run, resolve_run
 from training.run_data import data_of, data_record, fetched_alike, is_away, with_data_of
 from training.settle import settle
 from training.stages import run_stages
+from training.status import Status
 from training.work import OtherDatasetError, Work
 
 
@@ -178,6 +179,8 @@ def _accounted(run: Run, work: Work) -> Iterator[None]:
             run.update(state="failed", error=str(error) if isinstance(error, WorkerError) else repr(error))
             run.event("failed", error=repr(error))
         raise
+    finally:
+        Status(run.folder).clear()
 
 
 def _record_extension(run: Run, work: Work) -> None:

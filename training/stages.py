@@ -149,7 +149,7 @@ def _evaluate_split(
         split,
         precision=engine.precision,
         device=engine.device,
-        display=work.display,
+        progress=work.progress,
         stop=work.stop,
         micro=engine.micro,
         is_sample=work.source.is_sample,

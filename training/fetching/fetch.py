@@ -22,7 +22,7 @@ from training.fetching.manifest import Manifest
 from training.reporting.units import size_in_words
 from training.unpacking import unpack as unpacking
 
-__all__ = ["Tellers", "expected_sha256", "fetch", "fetched_record", "is_there", "labels"]
+__all__ = ["Tellers", "bytes_to_come", "expected_sha256", "fetch", "fetched_record", "is_there", "labels"]
 
 DOWNLOADS = ".downloads"
 _POLL_SECONDS = 0.2
@@ -50,6 +50,21 @@ def fetch(manifest: Manifest, datasets: Path, tell: Tellers, backoff: float = 1.
             "name another place with --datasets, and run the same command"
         ) from error
     return target
+
+
+def bytes_to_come(manifest: Manifest, datasets: Path) -> int | None:
+    """What fetching and unpacking will still write below ``datasets``; None where the manifest gives no sizes."""
+    if unpacking.is_complete(datasets / manifest.name) is not None:
+        return 0
+    first = manifest.sources[0]
+    local = Path(first.address) if first.kind == "file" else None
+    size = local.stat().st_size if local is not None and local.is_file() else manifest.size
+    unpacked = manifest.unpacked_size or size  # content is rarely smaller than its archive
+    if size is None or unpacked is None:
+        return None
+    staging = datasets / DOWNLOADS / manifest.name
+    there = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
+    return (0 if local else max(0, size - there)) + unpacked
 
 
 def labels(manifest: Manifest) -> list[str]:
