@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.errors import BadDataError
+from training.leaks.members import Member
 from training.schema import RunConfig, Section, setting
 from training.tasks.protocol import Batch, Glance, Phase, PrepareContext, Prepared, Scores, Task, Term
 
@@ -125,7 +126,13 @@ class TinyTask(Task):
                 "weak": False,
                 "splits": {name: {"items": len(part) // rows} for name, part in parts.items()},
             },
-            membership={name: [str(i) for i in range(len(part) // rows)] for name, part in parts.items()},
+            members={
+                name: [
+                    Member(f"{name} {i}", content=(_digest(part[i * rows : (i + 1) * rows], rows)[:16],))
+                    for i in range(len(part) // rows)
+                ]
+                for name, part in parts.items()
+            },
             preprocessing={"kind": "numbers", "columns": 4},
             summary=[f"{len(table)} rows"],
             facts={"columns": 4},

@@ -21,6 +21,7 @@ from backend.errors import BUG, CONFIG, DONE, IO_ERROR, USAGE, BadDataError, Int
 from training.requests import (
     DATASETS,
     OUTPUT,
+    AuditRequest,
     DoctorRequest,
     EvaluateRequest,
     PredictRequest,
@@ -285,6 +286,26 @@ def predict(
     from training import commands
 
     commands.predict(PredictRequest(run=run, inputs=tuple(inputs), out=out, output=output, datasets=datasets))
+
+
+@app.command()
+def audit(
+    sides: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN[:SPLIT] [RUN[:SPLIT]]", help="One run, or two; a split.json may stand for a run."),
+    ],
+    near_hours: Annotated[
+        float | None, typer.Option("--near-hours", min=0, help="What counts as near in time, if not the split's own.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else.")] = False,
+    output: Output = OUTPUT,
+) -> int:
+    """Look for leaks: the same item, group or content on both sides of a split, or moments too near each other."""
+    from training.leaks.command import audit as look
+
+    if len(sides) > 2:
+        raise typer.BadParameter(f"name one run or two, not {len(sides)}")
+    return look(AuditRequest(sides=tuple(sides), near_hours=near_hours, as_json=as_json, output=output))
 
 
 @app.command()

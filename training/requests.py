@@ -62,6 +62,15 @@ class EvaluateRequest(Places):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditRequest(Places):
+    """Look for leaks inside a split, or between two."""
+
+    sides: tuple[str, ...]  # one or two: a run, or a split.json, with ":train" and the like where one split is meant
+    near_hours: float | None = None  # what counts as near in time; else what the runs themselves say
+    as_json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictRequest(Places):
     """Forecast from raw inputs with a run's best weights."""
 

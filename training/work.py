@@ -10,6 +10,8 @@ from training.config import LoadedConfig
 from training.data.source import DataSource, sample_folder
 from training.engine.interruption import StopRequest
 from training.fetching.fetch import Tellers, fetch
+from training.leaks.members import FILE as SPLIT_FILE
+from training.leaks.members import Membership, to_json
 from training.machine import available_cpus
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
@@ -108,7 +110,7 @@ class Work:
             raise OtherDatasetError(prepared.fingerprint)
         for line in prepared.summary:
             self.log.say(line)
-        run.write_json("split.json", {name: list(members) for name, members in prepared.membership.items()})
+        run.write_json(SPLIT_FILE, to_json(Membership(self.task.item_word, prepared.near_seconds, prepared.members)))
         run.update(
             dataset={
                 "fingerprint": prepared.fingerprint,

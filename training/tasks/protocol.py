@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from training.leaks.members import Member
 from training.schema import RunConfig
 
 Batch = dict[str, Any]
@@ -70,9 +71,10 @@ class Prepared:
     fingerprint: str  # of the content and of the settings that shaped it, independent of paths
     splits: Mapping[str, ItemSource]  # "train", "val", "test"
     audit: Mapping[str, Any]  # split audit: counts, ranges, overlaps found and what was done; JSON types only
-    membership: Mapping[str, Sequence[str]]  # who is in train, val, test: goes to split.json
+    members: Mapping[str, Sequence[Member]]  # who is in train, val, test, in the order of the items: for the leak audit
     preprocessing: Mapping[str, Any]  # what serving needs to treat a raw input alike: goes into every checkpoint
     summary: Sequence[str] = ()  # lines for the user
+    near_seconds: float = 0.0  # items closer in time than this are not independent
     facts: Mapping[str, Any] = field(default_factory=dict)  # what building the model needs (grid, class names, …)
 
 
