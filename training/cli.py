@@ -262,16 +262,56 @@ def doctor(
 
 @app.command()
 def evaluate(
-    run: Run,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN…", help="Runs: an id or its unique beginning, a folder, or a checkpoint in one."),
+    ] = None,
     split: Annotated[Split, typer.Option("--split", help="Looks at test are counted.")] = Split.VAL,
     data: Data = None,
+    every: Annotated[bool, typer.Option("--all", help="Every finished run of --task.")] = False,
+    task: Task = None,
+    predictions: Annotated[
+        Path | None, typer.Option("--predictions", help="Score kept predictions, without the model.")
+    ] = None,
+    keep_predictions: Annotated[
+        bool, typer.Option("--keep-predictions", help="Keep what the model says to each item beside the scores.")
+    ] = False,
+    verify_config: Annotated[
+        bool, typer.Option("--verify-config", help="Warn where the checkpoint's settings are not --config's.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="With --verify-config: a difference is an error.")] = False,
+    config: Config = None,
+    sets: Sets = None,
+    check_goals: Annotated[
+        bool, typer.Option("--check-goals", help="End with 1 where a goal about the split is missed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else.")] = False,
     output: Output = OUTPUT,
     datasets: Datasets = DATASETS,
-) -> None:
-    """Score a run's best weights: metrics as JSON and as a table."""
-    from training import commands
+) -> int:
+    """Score the best weights of one run or more: metrics as JSON and as a table, kept in the run's folder."""
+    from training.evaluate import evaluate as score
 
-    commands.evaluate(EvaluateRequest(run=run, split=split.value, data=data, output=output, datasets=datasets))
+    if (config or sets or strict) and not verify_config:
+        raise typer.BadParameter("--config, --set and --strict are about --verify-config: add it")
+    return score(
+        EvaluateRequest(
+            runs=tuple(runs or ()),
+            all_of=(task or DEFAULT_TASK) if every else None,
+            predictions=predictions,
+            split=split.value,
+            data=data,
+            config=config,
+            sets=tuple(sets or ()),
+            verify_config=verify_config,
+            strict=strict,
+            check_goals=check_goals,
+            keep_predictions=keep_predictions,
+            as_json=as_json,
+            output=output,
+            datasets=datasets,
+        )
+    )
 
 
 @app.command()

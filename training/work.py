@@ -52,6 +52,10 @@ class Work:
         log = RunLog(None)
         return cls(request, loaded, source, task_class(request.task)(loaded.config), log, Progress(log), stop)
 
+    def be_quiet(self) -> None:
+        """Print nothing: the command answers to a program."""
+        self.log.console.quiet = True
+
     @property
     def cache_dir(self) -> Path:
         """Where prepared caches lie."""

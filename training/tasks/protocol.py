@@ -28,6 +28,7 @@ from training.leaks.members import Member
 from training.schema import RunConfig
 
 Batch = dict[str, Any]
+Outputs = dict[str, Tensor]  # each with the rows as its first dimension
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +198,12 @@ class Task(ABC):
         """Empty scores for a dataset with these ``facts``."""
 
     @abstractmethod
-    def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Term]:
-        """Forward, add to ``scores``, return the loss terms; called without gradients."""
+    def outputs(self, model: nn.Module, batch: Batch) -> Outputs:
+        """The model's answers to a (micro-)batch, which `score` needs and which can be kept; without gradients."""
+
+    @abstractmethod
+    def score(self, outputs: Outputs, batch: Batch, scores: Any) -> dict[str, Term]:
+        """Add ``outputs`` to ``scores`` and return the loss terms; ``batch`` is what they are answers to."""
 
     @abstractmethod
     def glance(self, source: Path | None, cache_dir: Path) -> Glance:
