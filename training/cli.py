@@ -24,6 +24,7 @@ from training.requests import (
     AuditRequest,
     DoctorRequest,
     EvaluateRequest,
+    ImportRequest,
     PredictRequest,
     PrepareRequest,
     TrainRequest,
@@ -326,6 +327,37 @@ def predict(
     from training import commands
 
     commands.predict(PredictRequest(run=run, inputs=tuple(inputs), out=out, output=output, datasets=datasets))
+
+
+@app.command(name="import")
+def import_(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Weights of another program, or a checkpoint that holds them (.pth).")],
+    task: Task = None,
+    data: Data = None,
+    config: Config = None,
+    sets: Sets = None,
+    run_name: Annotated[str | None, typer.Option("--run-name", help="Becomes part of the run's id.")] = None,
+    output: Output = OUTPUT,
+    datasets: Datasets = DATASETS,
+) -> None:
+    """Make a run of old weights, without unpickling them; what they do not tell is marked as unknown."""
+    from training.config import name_of_task
+    from training.import_weights import import_weights
+
+    import_weights(
+        ImportRequest(
+            file=file,
+            task=name_of_task(task, config),
+            data=data,
+            config=config,
+            sets=tuple(sets or ()),
+            run_name=run_name,
+            output=output,
+            datasets=datasets,
+            argv=tuple(map(without_secrets, context.obj or ())),
+        )
+    )
 
 
 @app.command()

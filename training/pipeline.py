@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from backend.errors import BadDataError, ConfigError, InterruptedRunError, WorkerError
+from backend.errors import BadDataError, ConfigError, InterruptedRunError, UsageError, WorkerError
 from backend.files import write_atomic
 from training.config import LoadedConfig, config_hash, dump_yaml
 from training.data.source import DataSource
@@ -24,7 +24,7 @@ from training.rented import RentedMachine
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
 from training.requests import TrainRequest
-from training.run import Run, create_run, find_runs, matching_run, resolve_run
+from training.run import Run, create_run, find_runs, is_imported, matching_run, resolve_run
 from training.run_data import data_of, data_record, fetched_alike, is_away, with_data_of
 from training.settle import settle
 from training.stages import run_stages
@@ -84,6 +84,11 @@ def _begin(request: TrainRequest, stop: StopRequest, machine: RentedMachine) -> 
     """The configuration, the data, and the run to continue if there is one."""
     if request.resume not in ("auto", "never"):
         run = machine.update(resolve_run(request.output, request.resume), RunLog(None).say)
+        if is_imported(run):
+            raise UsageError(
+                f"{run.run_id} holds imported weights and no training to continue; begin one from them with "
+                f"--set model.init_from={run.path('best_model.pth')}"
+            )
         request, loaded, source = _settle_extension(run, request)
         return run, Work.of(request, loaded, source, stop)
     loaded, source = settle(request, os.environ)

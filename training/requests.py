@@ -71,6 +71,15 @@ class EvaluateRequest(Places):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImportRequest(PrepareRequest):
+    """Make a run of old weights."""
+
+    file: Path
+    run_name: str | None = None
+    argv: tuple[str, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class AuditRequest(Places):
     """Look for leaks inside a split, or between two."""
 

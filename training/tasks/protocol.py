@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from backend.weights import load_matching
 from training.leaks.members import Member
 from training.schema import RunConfig
 
@@ -160,6 +161,13 @@ class Task(ABC):
     def init_weights(self, model: nn.Module) -> None:
         """Start a new run from other weights, where the config names some."""
         return
+
+    def load_foreign(self, model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+        """Put weights of the program that this task comes from, read from ``path``, into ``model``.
+
+        Raises ConfigError where they are of another model.
+        """
+        load_matching(model, weights, path)
 
     def phases(self) -> list[Phase]:
         training = self.config.training
