@@ -33,9 +33,10 @@ def weights(place: Place) -> str:
 
 def test_a_run_goes_on_with_empty_volumes(image: str, tmp_path: Path) -> None:
     first, second, alone = (Place.make(tmp_path / name) for name in ("first", "second", "alone"))
-    store = tmp_path / "store"
-    store.mkdir()
-    os.chown(store, *CALLER)
+    store, other = tmp_path / "store", tmp_path / "other store"
+    for folder in (store, other):
+        folder.mkdir()
+        os.chown(folder, *CALLER)
     with started(image, "train", "--data", "sample", options=options(first, store)) as container:
         container.wait_for(lambda: published(store))
         container.end("kill")
@@ -49,5 +50,5 @@ def test_a_run_goes_on_with_empty_volumes(image: str, tmp_path: Path) -> None:
     newest = checkpoints(second.run / "checkpoints")[-1].name
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert sha256_of(kept / "checkpoints" / newest / name) == sha256_of(second.run / "checkpoints" / newest / name)
-    run(image, "train", "--data", "sample", options=options(alone, tmp_path / "nowhere"))
+    run(image, "train", "--data", "sample", options=options(alone, other))
     assert weights(alone) == weights(second)
