@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from backend.errors import BUG, CONFIG, DONE, IO_ERROR, USAGE, BadDataError, InterruptedRunError, WorkerError
+from training.config_cli import config_app
 from training.requests import (
     DATASETS,
     OUTPUT,
@@ -50,6 +51,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 verification failed, 2 usage, 65 bad data, 69 dataset source unavailable, 70 bug, "
     "74 disk, 75 interrupted with a checkpoint saved (run me again), 76 diverged, 78 config, 79 budget spent.",
 )
+app.add_typer(config_app, name="config")
 
 
 class Split(StrEnum):
@@ -81,7 +83,7 @@ Sets = Annotated[
     typer.Option("--set", "--config-override", metavar="KEY=VALUE", help="A setting, such as training.epochs=10."),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Stands for --set training.seed.")]
-Output = Annotated[Path, typer.Option("--output", help="Where runs are kept.")]
+Output = Annotated[Path, typer.Option("--output", envvar="TRAIN_WORKER_OUTPUT_DIR", help="Where runs are kept.")]
 Datasets = Annotated[Path, typer.Option("--datasets", help="Where datasets and prepared caches are kept.")]
 SyncTo = Annotated[
     str | None,

@@ -1,10 +1,11 @@
 """The settings that every task shares, and how a setting is declared.
 
 A task's schema is a subclass of `RunConfig` whose sections hold only the keys that the task reads.
-Each key is declared with `setting(...)`: its default, one sentence, its limits, and two facts that the
+Each key is declared with `setting(...)`: its default, one sentence, its limits, and facts that the
 config loader acts on:
 
 * ``neutral=True``: the key does not change the result (paths, workers, logging); it stays out of the config hash.
+* ``content=True``: the key names a file whose content decides the result; its sha256 is part of a run's identity.
 * ``when={"a.b": [values]}`` / ``unless={"a.b": [values]}``: the key has an effect only then. Setting it in a
   config where it has none is an error, because a setting that is silently ignored is a lie in the record.
 """
@@ -31,12 +32,13 @@ def setting(
     about: str = "",
     *,
     neutral: bool = False,
+    content: bool = False,
     when: dict[str, list[Any]] | None = None,
     unless: dict[str, list[Any]] | None = None,
     **limits: Any,
 ) -> Any:
     """Declare one key. ``limits`` are pydantic's (gt, ge, lt, le, min_length, …)."""
-    marks: Any = {"neutral": neutral, "when": when or {}, "unless": unless or {}}
+    marks: Any = {"neutral": neutral, "content": content, "when": when or {}, "unless": unless or {}}
     if callable(default):
         return Field(default_factory=default, description=about, json_schema_extra=marks, **limits)
     return Field(default, description=about, json_schema_extra=marks, **limits)
