@@ -142,6 +142,9 @@ def train(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print every setting with what it means, and end.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything up to the first step, say what was found, and end.")
+    ] = False,
 ) -> None:
     """Prepare the data, train, evaluate and report. The same command continues what was interrupted."""
     from training.config import name_of_task
@@ -166,6 +169,11 @@ def train(
     )
     if print_config:
         typer.echo(_resolved(request), nl=False)
+        return
+    if dry_run:
+        from training.dry_run import dry_run as plan
+
+        plan(request)
         return
     from training import pipeline
 

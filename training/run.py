@@ -139,15 +139,12 @@ def find_runs(output: Path, task: str) -> list[Run]:
     return sorted(runs, key=lambda run: run.run_id, reverse=True)
 
 
-def matching_run(
-    output: Path, task: str, config_hash: str, run_name: str, same_data: Callable[[Run], bool]
-) -> Run | None:
-    """The run that a command continues: of those with its identity the newest that began on ``same_data``.
+def matching_run(output: Path, task: str, known: Mapping[str, Any], same_data: Callable[[Run], bool]) -> Run | None:
+    """The run that a command continues: of those whose metadata hold ``known`` the newest that began on ``same_data``.
 
     Where there is none, the newest that had its dataset prepared: the data may have moved, which their fingerprint
     will tell. A run that never came so far says nothing about which data it was for.
     """
-    known = {"config_hash": config_hash, "run_name": run_name}
     found = [run for run in find_runs(output, task) if known.items() <= run.metadata.items()]
     prepared = (run for run in found if run.metadata.get("dataset"))
     return next((run for run in found if same_data(run)), None) or next(prepared, None)

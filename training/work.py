@@ -15,7 +15,7 @@ from training.reporting.log import RunLog
 from training.reporting.progress import Progress
 from training.requests import PrepareRequest
 from training.run import Run
-from training.run_data import note_fetched
+from training.run_data import dataset_name, note_fetched
 from training.settle import cache_folder, can_be_made
 from training.tasks import task_class
 from training.tasks.protocol import PrepareContext, Prepared, Task
@@ -102,6 +102,7 @@ class Work:
         run.write_json("split.json", {name: list(members) for name, members in prepared.membership.items()})
         run.update(
             dataset={
+                **dataset_name(self.source),
                 "fingerprint": prepared.fingerprint,
                 "kind": self.source.kind,
                 "is_sample": self.source.is_sample,
