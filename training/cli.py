@@ -28,6 +28,7 @@ from training.requests import (
     PrepareRequest,
     TrainRequest,
 )
+from training.runs_cli import runs_app
 from training.shown import without_secrets
 from training.tasks import DEFAULT_TASK
 
@@ -52,6 +53,7 @@ app = typer.Typer(
     "74 disk, 75 interrupted with a checkpoint saved (run me again), 76 diverged, 78 config, 79 budget spent.",
 )
 app.add_typer(config_app, name="config")
+app.add_typer(runs_app, name="runs")
 
 
 class Split(StrEnum):

@@ -169,6 +169,7 @@ def _unchanged(run: Run, work: Work) -> bool:
 
 
 def _train_run(run: Run, work: Work, machine: RentedMachine) -> int:
+    run = machine.own_place(run, work.log.say)
     with run.locked():
         log = work.log = RunLog(run.path("train.log"))
         log.say(f"log: {run.path('train.log')}")

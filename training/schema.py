@@ -121,6 +121,20 @@ class EvaluationSection(Section):
     )
 
 
+class TrackingSection(Section):
+    """Where the curves go besides the run folder and TensorBoard."""
+
+    mlflow: bool = setting(
+        False, "Also to MLflow: the server of MLFLOW_TRACKING_URI, else mlflow.db in the output folder.", neutral=True
+    )
+    wandb: Literal["off", "offline", "online"] = setting(
+        "off", "Also to Weights & Biases; offline keeps it in the run folder, for `wandb sync`.", neutral=True
+    )
+    project: str = setting(
+        "train-worker", "Experiment in MLflow, project in Weights & Biases.", min_length=1, neutral=True
+    )
+
+
 class RunConfig(Section):
     """A complete, resolved configuration of one run."""
 
@@ -128,6 +142,7 @@ class RunConfig(Section):
     training: TrainingSection = setting(TrainingSection, "How to train.")
     selection: SelectionSection = setting(SelectionSection, "Which checkpoint is the best.")
     evaluation: EvaluationSection = setting(EvaluationSection, "When to validate, and on how much.")
+    tracking: TrackingSection = setting(TrackingSection, "Where the curves go besides the run folder and TensorBoard.")
     goals: dict[str, str] = setting(
         dict, "Metric to condition, such as {'test/csi_35_lead_1': '>0.4'}; verdicts in the report.", neutral=True
     )

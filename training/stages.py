@@ -22,6 +22,7 @@ from training.evaluation import evaluate_artifact
 from training.machine import available_cpus
 from training.provenance import determinism, device_facts, git_state, prepare_environment, versions
 from training.publish import publish_pth, repair_published
+from training.reporting.trackers.follow import Trackers
 from training.reporting.units import duration
 from training.run import Run
 from training.tasks.protocol import Prepared
@@ -46,7 +47,8 @@ def run_stages(run: Run, work: Work) -> None:
     log.say(f"device: {device_choice}; precision: {precision.choice}")
 
     prepared = work.prepare_for(run)
-    observer = RunObserver(run, log, work.display, work.task.item_word, config.selection.metric)
+    trackers = Trackers(run, config, work.stop, log.say)
+    observer = RunObserver(run, log, work.display, work.task.item_word, config.selection.metric, trackers)
     engine, choices = assemble(
         run,
         work.task,
@@ -60,19 +62,20 @@ def run_stages(run: Run, work: Work) -> None:
     )
     _tell_assembled(run, work, engine, {**choices, "training.device": device_choice, "training.amp": precision.choice})
     repair_published(run)
-    with determinism(config.training.deterministic, device) as undetermined:
-        try:
-            with closing(engine), closing(observer):
-                observer.begin(engine.progress.step)
-                run.event("stage", stage="training")
-                fit(engine)
-            results = _evaluate(run, work, engine, prepared)
-        finally:
-            _note_determinism(run, config.training.deterministic, undetermined)
-    run.event("stage", stage="report")
-    _draw_and_report(run, work, engine, prepared)
-    run.update(state="finished")
-    run.event("finished", step=engine.progress.step)
+    with trackers:
+        with determinism(config.training.deterministic, device) as undetermined:
+            try:
+                with closing(engine), closing(observer):
+                    observer.begin(engine.progress.step)
+                    run.event("stage", stage="training")
+                    fit(engine)
+                results = _evaluate(run, work, engine, prepared)
+            finally:
+                _note_determinism(run, config.training.deterministic, undetermined)
+        run.event("stage", stage="report")
+        _draw_and_report(run, work, engine, prepared)
+        run.update(state="finished")
+        run.event("finished", step=engine.progress.step)
     _tell_finished(run, work, results)
     log.say(f"took {duration(time.monotonic() - started)}")
     log.say(f"results: {run.folder} (open {run.path('report.html')})")

@@ -11,6 +11,7 @@ from training.reporting.history import History
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
 from training.reporting.tensorboard import TensorBoardLog
+from training.reporting.trackers.follow import Trackers
 from training.run import Run
 
 _HEARTBEAT_SECONDS = 1.0
@@ -19,8 +20,10 @@ _HEARTBEAT_SECONDS = 1.0
 class RunObserver:
     """The engine's observer for one run folder."""
 
-    def __init__(self, run: Run, log: RunLog, display: Progress, item_word: str, selection: str) -> None:
-        self.run, self.log, self.display = run, log, display
+    def __init__(
+        self, run: Run, log: RunLog, display: Progress, item_word: str, selection: str, trackers: Trackers
+    ) -> None:
+        self.run, self.log, self.display, self.trackers = run, log, display, trackers
         self.item_word, self.selection = item_word, selection
         self.history = History(run.folder, log.say)
         self.tensorboard: TensorBoardLog | None = None
@@ -66,6 +69,7 @@ class RunObserver:
         if now < self._next_heartbeat:
             return
         self._next_heartbeat = now + _HEARTBEAT_SECONDS
+        self.trackers.poll()
         try:
             temporary = self.run.path(".status.tmp")
             temporary.write_text(to_json({**facts, "time": now_utc()}) + "\n", "utf-8")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from backend.artifact import checkpoints
-from backend.errors import BudgetSpentError, InterruptedRunError, SourceUnavailableError, TakenOverError
+from backend.errors import BudgetSpentError, ConfigError, InterruptedRunError, SourceUnavailableError, TakenOverError
 from training.engine.interruption import StopReason, StopRequest
-from training.run import Run
+from training.run import METADATA, Run, move_to_free_id
 from training.sync.lease import NOTE, Lease, worker_id
 from training.sync.pull import find_remote, local_standing, pull, remote_finished, remote_standing
 from training.sync.push import Pusher
@@ -22,6 +23,7 @@ from training.sync.stores import Store, StoreError
 Say = Callable[[str], None]
 SECONDS_AFTER_A_SIGNAL = 4.0  # docker stop kills after ten, and the checkpoint was written before
 SECONDS_AFTER_A_FAILURE = 60.0
+SECONDS_TO_ARRIVE = 2.0  # between another machine's look at the store and its own record there
 _TRIES_AT_THE_START = 5
 
 
@@ -65,6 +67,8 @@ class Sync:
 
     def _further(self, run_id: str, local: Run | None, say: Say) -> Run | None:
         remote = self._remote(local.metadata["task"] if local is not None else self._task, run_id)
+        if local is not None and local.run_id == run_id and remote.is_another(local.metadata.get("token")):
+            return local  # two machines that began in one second: `own_place` parts them
         finished = remote_finished(remote, say)
         here, there = local_standing(local), remote_standing(remote, finished)
         if there <= here:
@@ -103,6 +107,38 @@ class Sync:
         while (left := end - time.monotonic()) > 0:
             self._stop.check()
             time.sleep(min(left, 0.2))
+
+    def own_place(self, run: Run, say: Say) -> Run:
+        """``run``, under an id that no other run has in the store.
+
+        Two machines may begin runs of one name in one second. Which came first is seen by the metadata in the store:
+        each puts its own there, waits for the other's to arrive, and looks whose it is; one of them moves on.
+
+        Raises:
+            ConfigError: the id is another run's, and this one has checkpoints under it already.
+        """
+        try:
+            while not self._is_its_own(run):
+                if checkpoints(run.path(CHECKPOINTS)):
+                    raise self._place_is_taken(run)
+                taken, run = run.run_id, move_to_free_id(run)
+                say(f"sync: {self.store.shown} has another run {taken}; this one is {run.run_id}")
+        except StoreError as error:
+            say(f"sync: {error}; whether another run has its id there is seen later")
+        return run
+
+    def _place_is_taken(self, run: Run) -> ConfigError:
+        return ConfigError(
+            f"{self.store.shown}/{self.remote(run).prefix} is another run of the same id, begun in the same second; "
+            "keep this one elsewhere, with another --sync-to"
+        )
+
+    def _is_its_own(self, run: Run) -> bool:
+        remote, token = self.remote(run), run.metadata.get("token")
+        if remote.token() is None:
+            remote.put_record(run.folder, run.path(METADATA))
+            self._pause(SECONDS_TO_ARRIVE)
+        return not remote.is_another(token)
 
     # --- while -------------------------------------------------------------------------------------------------------
 
@@ -191,9 +227,13 @@ class Sync:
 
         Raises:
             SourceUnavailableError: it could not be brought there.
+            ConfigError: another run has its id there.
         """
         if self._complete:
             return
+        with suppress(StoreError):  # out of reach: told below
+            if self.remote(run).is_another(run.metadata.get("token")):
+                raise self._place_is_taken(run)
         self.claim(run, say)
         reason = "the sync is not complete"
 
