@@ -64,12 +64,13 @@ class Trackers:
             if self._stop.signal_name is not None and not pressed:
                 pressed, end = True, min(end, time.monotonic() + SECONDS_AFTER_A_STOP)
             time.sleep(_POLL_SECONDS)
+        cut_short = [follower.name for follower in self._followers if follower.end()]
+        self.poll()
         for follower in self._followers:
-            cut_short = follower.end()
-            self.poll()
-            if cut_short:
-                self._say(f"tracking: {follower.name} was not done in time; `runs push` brings the rest")
+            follower.close()
         self._followers = []
+        for name in cut_short:
+            self._say(f"tracking: {name} was not done in time; `runs push` brings the rest")
 
     def _tell(self, name: str, message: dict[str, Any]) -> None:
         event = str(message.pop("event", ""))
@@ -138,3 +139,10 @@ class _Follower:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         return at_work
+
+    def close(self) -> None:
+        """Close the pipes; nothing is asked of it any more."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with suppress(OSError):
+                pipe.close()
