@@ -21,6 +21,7 @@ from training.run import Run
 
 _ROOT = Path(__file__).resolve().parent.parent.parent.parent
 SECONDS_AT_THE_END = 60.0  # for what is not there yet; what is left then goes with `runs push`
+SECONDS_WHEN_FAILING = 10.0  # a server that is away is not worth more of a rented machine
 SECONDS_AFTER_A_STOP = 2.0  # docker stop kills after ten
 _POLL_SECONDS = 0.05
 
@@ -57,13 +58,7 @@ class Trackers:
         state = "finished" if error is None else "interrupted" if stopped else "failed"
         for follower in self._followers:
             follower.ask_to_finish(state)
-        end = time.monotonic() + (SECONDS_AFTER_A_STOP if error is not None else SECONDS_AT_THE_END)
-        pressed = False
-        while any(follower.at_work for follower in self._followers) and time.monotonic() < end:
-            self.poll()
-            if self._stop.signal_name is not None and not pressed:
-                pressed, end = True, min(end, time.monotonic() + SECONDS_AFTER_A_STOP)
-            time.sleep(_POLL_SECONDS)
+        self._wait(SECONDS_AFTER_A_STOP if error is not None else SECONDS_AT_THE_END)
         cut_short = [follower.name for follower in self._followers if follower.end()]
         self.poll()
         for follower in self._followers:
@@ -71,6 +66,20 @@ class Trackers:
         self._followers = []
         for name in cut_short:
             self._say(f"tracking: {name} was not done in time; `runs push` brings the rest")
+
+    def _wait(self, seconds: float) -> None:
+        """For the trackers to be done; shorter for those that fail, and when a stop is asked for meanwhile."""
+        started, pressed = time.monotonic(), None
+        while at_work := [follower for follower in self._followers if follower.at_work]:
+            self.poll()
+            now = time.monotonic()
+            if pressed is None and self._stop.signal_name is not None:
+                pressed = now
+            if all(follower.failing for follower in at_work):
+                seconds = min(seconds, SECONDS_WHEN_FAILING)
+            if now - started > seconds or (pressed is not None and now - pressed > SECONDS_AFTER_A_STOP):
+                return
+            time.sleep(_POLL_SECONDS)
 
     def _tell(self, name: str, message: dict[str, Any]) -> None:
         event = str(message.pop("event", ""))
@@ -105,6 +114,7 @@ class _Follower:
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
         self._torn = b""
+        self.failing = False
         self._told_end = self._asked = False
 
     @property
@@ -120,6 +130,7 @@ class _Follower:
         for line in lines:
             with suppress(ValueError):
                 found.append(json.loads(line))
+                self.failing = found[-1].get("event") == "tracking failing"
         if ended and not self._told_end and self._process.returncode != 0:
             self._told_end = True
             found.append({"event": "tracking failing", "error": f"its process ended with {self._process.returncode}"})

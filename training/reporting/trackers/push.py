@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import io
 import os
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 
 from filelock import Timeout
 
@@ -28,17 +29,17 @@ def push(run: Run, to: str, say: Callable[[str], None]) -> None:
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     mode = str((RunFolder(run.folder).config.get("tracking") or {}).get("wandb", "off"))
     tracker = make_tracker(to, run.folder.resolve(), mode)
     if to == "wandb":
         mode = "offline" if tracker.place.endswith("offline") else "online"
     check_tracker(to, mode, os.environ)
-    delivery = Delivery(run.folder.resolve(), tracker)
+    state = run.metadata.get("state")
     try:
-        delivery.begin()
-        state = run.metadata.get("state")
-        where = delivery.finish(state if state in _STATES else "interrupted")
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # they print addresses with passwords
+            delivery = Delivery(run.folder.resolve(), tracker)
+            delivery.begin()
+            where = delivery.finish(state if state in _STATES else "interrupted")
     except Timeout:
         raise ConfigError(f"{run.folder}: a training is bringing it to {to} now; nothing needs to be done") from None
     except Exception as error:
