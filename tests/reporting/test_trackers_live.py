@@ -87,7 +87,7 @@ def test_everything_arrives_once_also_after_a_resume(tmp_path: Path, monkeypatch
     ("fault", "line"),
     [
         ("fails", "no route to https://host/; the training goes on"),
-        ("hangs", "was not done in time"),
+        ("hangs", "was not done in time; `wandb sync`"),
         ("crashes", "its process ended with 3"),
         ("exits", "its process ended with 4"),
     ],

@@ -24,6 +24,10 @@ SECONDS_AT_THE_END = 60.0  # for what is not there yet; what is left then goes w
 SECONDS_WHEN_FAILING = 10.0  # a server that is away is not worth more of a rented machine
 SECONDS_AFTER_A_STOP = 2.0  # docker stop kills after ten
 _POLL_SECONDS = 0.05
+_REST = {
+    "mlflow": "`runs push` brings the rest",
+    "wandb": "`wandb sync` brings the rest out of the run folder's wandb/",  # it keeps what it could not send
+}
 
 Say = Callable[[str], None]
 
@@ -65,7 +69,7 @@ class Trackers:
             follower.close()
         self._followers = []
         for name in cut_short:
-            self._say(f"tracking: {name} was not done in time; `runs push` brings the rest")
+            self._say(f"tracking: {name} was not done in time; {_REST[name]}")
 
     def _wait(self, seconds: float) -> None:
         """For the trackers to be done; shorter for those that fail, and when a stop is asked for meanwhile."""
