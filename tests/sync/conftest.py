@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from training.sync import session
+from training.sync import own_place
 from training.sync.stores import Store, open_store
 
 STAND_IN = Path(__file__).with_name("stand_in_rclone.py")
@@ -42,4 +42,4 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 @pytest.fixture(autouse=True)
 def prompt_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is put into these stores has arrived at once."""
-    monkeypatch.setattr(session, "SECONDS_TO_ARRIVE", 0.0)
+    monkeypatch.setattr(own_place, "SECONDS_TO_ARRIVE", 0.0)

@@ -81,6 +81,16 @@ def test_who_looked_before_the_others_record_arrived_moves_on(
     assert len(said) == 1
 
 
+def test_what_is_there_from_the_first_moment_can_be_continued_elsewhere(tmp_path: Path, said: list[str]) -> None:
+    run = made(tmp_path / "a", config_hash="c", data={"is_sample": True})
+    sync_of(tmp_path / "a", tmp_path / "store").own_place(run, said.append)
+    known = {"config_hash": "c", "run_name": "run"}
+    fetched = sync_of(tmp_path / "b", tmp_path / "store").find(None, known, True, said.append)
+    assert fetched is not None
+    assert fetched.path("config.yaml").read_text() == "task: tiny\n"
+    assert fetched.metadata["token"] == run.metadata["token"]
+
+
 def test_a_run_that_is_there_already_keeps_its_place(tmp_path: Path, said: list[str]) -> None:
     run = made(tmp_path / "a")
     for _ in range(2):

@@ -11,10 +11,11 @@ from typing import Any
 from filelock import FileLock
 
 from backend.artifact import checkpoints
-from backend.errors import BudgetSpentError, ConfigError, InterruptedRunError, SourceUnavailableError, TakenOverError
+from backend.errors import BudgetSpentError, InterruptedRunError, SourceUnavailableError, TakenOverError
 from training.engine.interruption import StopReason, StopRequest
-from training.run import METADATA, Run, move_to_free_id
+from training.run import Run
 from training.sync.lease import NOTE, Lease, worker_id
+from training.sync.own_place import own_place, place_is_taken
 from training.sync.pull import find_remote, local_standing, pull, remote_finished, remote_standing
 from training.sync.push import Pusher
 from training.sync.remote_run import CHECKPOINTS, RemoteRun
@@ -23,7 +24,6 @@ from training.sync.stores import Store, StoreError
 Say = Callable[[str], None]
 SECONDS_AFTER_A_SIGNAL = 4.0  # docker stop kills after ten, and the checkpoint was written before
 SECONDS_AFTER_A_FAILURE = 60.0
-SECONDS_TO_ARRIVE = 2.0  # between another machine's look at the store and its own record there
 _TRIES_AT_THE_START = 5
 
 
@@ -109,36 +109,8 @@ class Sync:
             time.sleep(min(left, 0.2))
 
     def own_place(self, run: Run, say: Say) -> Run:
-        """``run``, under an id that no other run has in the store.
-
-        Two machines may begin runs of one name in one second. Which came first is seen by the metadata in the store:
-        each puts its own there, waits for the other's to arrive, and looks whose it is; one of them moves on.
-
-        Raises:
-            ConfigError: the id is another run's, and this one has checkpoints under it already.
-        """
-        try:
-            while not self._is_its_own(run):
-                if checkpoints(run.path(CHECKPOINTS)):
-                    raise self._place_is_taken(run)
-                taken, run = run.run_id, move_to_free_id(run)
-                say(f"sync: {self.store.shown} has another run {taken}; this one is {run.run_id}")
-        except StoreError as error:
-            say(f"sync: {error}; whether another run has its id there is seen later")
-        return run
-
-    def _place_is_taken(self, run: Run) -> ConfigError:
-        return ConfigError(
-            f"{self.store.shown}/{self.remote(run).prefix} is another run of the same id, begun in the same second; "
-            "keep this one elsewhere, with another --sync-to"
-        )
-
-    def _is_its_own(self, run: Run) -> bool:
-        remote, token = self.remote(run), run.metadata.get("token")
-        if remote.token() is None:
-            remote.put_record(run.folder, run.path(METADATA))
-            self._pause(SECONDS_TO_ARRIVE)
-        return not remote.is_another(token)
+        """``run``, under an id that no other run has in the store. Raises ConfigError where it cannot have one."""
+        return own_place(self.remote, run, self._pause, say)
 
     # --- while -------------------------------------------------------------------------------------------------------
 
@@ -233,7 +205,7 @@ class Sync:
             return
         with suppress(StoreError):  # out of reach: told below
             if self.remote(run).is_another(run.metadata.get("token")):
-                raise self._place_is_taken(run)
+                raise place_is_taken(self.remote(run))
         self.claim(run, say)
         reason = "the sync is not complete"
 
