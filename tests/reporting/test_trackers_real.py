@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.reporting.mlflow_server import PASSWORD, Server
 from tests.reporting.test_trackers_live import events, kill_at_step_13
 from tests.runs import places, register_tiny, run_of, train
 from training.cli import main
@@ -83,6 +86,7 @@ def test_mlflow_has_every_point_once_after_a_kill_a_resume_and_a_push(tmp_path: 
     assert not (ROOT / "mlruns").exists()
 
 
+@pytest.mark.slow
 @needs_mlflow
 def test_mlflow_gets_a_finished_run_and_then_what_came_after(tmp_path: Path) -> None:
     assert train(tmp_path, "tiny", sets=LOGGED) == 0
@@ -93,6 +97,35 @@ def test_mlflow_gets_a_finished_run_and_then_what_came_after(tmp_path: Path) -> 
     push(tmp_path, "mlflow")
     assert points(tmp_path, "train/loss") == [*range(1, 26)]
     assert len(rows(tmp_path, "select name from runs")) == 1
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    made = Server(tmp_path / "artifacts")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", made.url)
+    yield made
+    made.close()
+
+
+@needs_mlflow
+def test_an_mlflow_server_gets_every_point_once_and_its_password_is_shown_nowhere(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.refusals = 2  # what was refused is brought later
+    assert train(tmp_path, "tiny", sets=("tracking.mlflow=true", *LOGGED)) == 0
+    told = push(tmp_path, "mlflow")
+    assert server.points("train/loss") == [*range(1, 21)]
+    assert server.points("val/loss") == [5, 10, 15, 20]
+    assert server.points("test/mae") == [20]
+    ((run_id, kept),) = server.runs.items()
+    assert (kept["run_name"], kept["status"]) == (run_of(tmp_path, "tiny").name, "FINISHED")
+    assert {path.name for path in (tmp_path / "artifacts" / run_id).iterdir()} == {"config.yaml", "report.html"}
+    assert server.unauthorised == 0
+    run = run_of(tmp_path, "tiny")
+    assert len(events(run, "tracking failing")) == 1
+    assert "not now, user:…" in events(run, "tracking failing")[0]["error"]
+    everything = [told, capsys.readouterr().out, *(path.read_text("utf-8", "replace") for path in files_of(run))]
+    assert not [text for text in everything if PASSWORD in text]
 
 
 @needs_mlflow
@@ -140,8 +173,6 @@ def history(run: Path) -> list[dict[str, str]]:
     for path in sorted(run.glob("wandb/offline-run-*/*.wandb")):
         done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
         lines += done.stdout.splitlines()
-    import json
-
     return [json.loads(line) for line in lines]
 
 

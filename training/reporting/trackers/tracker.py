@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from training.shown import without_secrets
 
 Record = Mapping[str, Any]
+_ADDRESS = "MLFLOW_TRACKING_URI"
 _SECRETS = ("WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
@@ -69,8 +72,9 @@ class Tracker(ABC):
 def shown(error: BaseException) -> str:
     """An error of a library in one line, without secrets."""
     text = " ".join(str(error).split()) or repr(error)
-    for name in _SECRETS:
-        secret = os.environ.get(name)
-        if secret:
-            text = text.replace(secret, "…")
+    secrets = [os.environ.get(name) for name in _SECRETS]
+    with suppress(ValueError):  # an address that is none
+        secrets.append(urlsplit(os.environ.get(_ADDRESS, "")).password)
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "…")
     return without_secrets(text)[:300]
