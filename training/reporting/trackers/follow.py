@@ -104,7 +104,7 @@ class _Follower:
 
     def __init__(self, name: str, folder: Path, wandb_mode: str) -> None:
         self.name = name
-        command = [sys.executable, "-m", "training.reporting.trackers.live", name, str(folder), wandb_mode]
+        command = [sys.executable, "-P", "-m", "training.reporting.trackers.live", name, str(folder), wandb_mode]
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             command,
@@ -119,7 +119,7 @@ class _Follower:
         os.set_blocking(self._process.stdout.fileno(), False)
         self._torn = b""
         self.failing = False
-        self._told_end = self._asked = False
+        self._told_end = False
 
     @property
     def at_work(self) -> bool:

@@ -48,6 +48,7 @@ class WandbTracker(Tracker):
             dir=str(subject.folder),
             mode=self._mode,
             resume="allow",
+            allow_val_change=True,  # a run that was extended has other settings than it began with
             config={"settings": dict(subject.settings), "run": dict(subject.tags)},
             settings=quiet,
         )
