@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from training.sync import own_place
 from training.sync.stores import Store, open_store
 
 STAND_IN = Path(__file__).with_name("stand_in_rclone.py")
@@ -31,7 +32,6 @@ def rclone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """S3 on loopback, with a bucket named ``bucket``."""
-    pytest.importorskip("s3fs")
     server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -40,8 +40,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     given = {"ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "hidden", "DEFAULT_REGION": "us-east-1"}
     for name, value in {**given, "ENDPOINT_URL": f"http://{host}:{port}"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    S3FileSystem = pytest.importorskip("s3fs").S3FileSystem  # noqa: N806
-    S3FileSystem(skip_instance_cache=True).mkdir("bucket")
+    pytest.importorskip("s3fs").S3FileSystem(skip_instance_cache=True).mkdir("bucket")
     yield
     server.stop()
 
@@ -59,3 +58,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         MemoryFileSystem.pseudo_dirs[:] = [""]
         return open_store("memory://runs")
     return open_store(f"file://{tmp_path}/runs")
+
+
+@pytest.fixture(autouse=True)
+def prompt_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is put into these stores has arrived at once."""
+    monkeypatch.setattr(own_place, "SECONDS_TO_ARRIVE", 0.0)
