@@ -27,6 +27,7 @@ from training.requests import (
     PrepareRequest,
     TrainRequest,
 )
+from training.runs_cli import app as runs_app
 from training.shown import without_secrets
 from training.tasks import DEFAULT_TASK
 
@@ -50,6 +51,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 verification failed, 2 usage, 65 bad data, 69 dataset source unavailable, 70 bug, "
     "74 disk, 75 interrupted with a checkpoint saved (run me again), 76 diverged, 78 config, 79 budget spent.",
 )
+app.add_typer(runs_app, name="runs")
 
 
 class Split(StrEnum):

@@ -16,6 +16,7 @@ from training.engine.interruption import StopRequest
 from training.evaluation import evaluate_artifact
 from training.heartbeat import beat
 from training.provenance import determinism, prepare_environment
+from training.registry.hook import register_run
 from training.reporting.progress import Progress
 from training.requests import EvaluateRequest, PredictRequest, PrepareRequest
 from training.run import Run, resolve_run
@@ -95,6 +96,7 @@ def evaluate(request: EvaluateRequest) -> None:
                 work.log.say(f"note: not the run's own dataset and best checkpoint: kept apart in evaluations/{place}")
             result = _score(run, work, artifact, prepared, request.split, place)
             run.event("evaluated", split=request.split, place=place, looks=result["looks"])
+            register_run(run.folder, request.output, work.log.say)
         path = run.path("evaluations", place)
         work.log.say((path / "table.txt").read_text("utf-8"))
         work.log.say(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from backend.errors import BadDataError, ConfigError, InterruptedRunError, WorkerError
+from backend.errors import BadDataError, ConfigError, DivergedError, InterruptedRunError, WorkerError
 from backend.files import write_atomic
 from training.config import LoadedConfig, config_hash, dump_yaml
 from training.data.source import DataSource
@@ -20,6 +20,7 @@ from training.engine.interruption import StopRequest
 from training.extension import changes_of, check_extension
 from training.heartbeat import beat
 from training.provenance import git_state, versions
+from training.registry.hook import register_run
 from training.rented import RentedMachine
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
@@ -134,6 +135,7 @@ def _new_run(request: TrainRequest, work: Work) -> Run:
             "versions": versions(),
             "git": git_state(),
             "data": data_record(request.output / request.task / "a run", work.source),
+            "subtask": work.task.subtask,
         },
     )
 
@@ -150,9 +152,12 @@ def _train_run(run: Run, work: Work, machine: RentedMachine) -> int:
     with run.locked():
         log = work.log = RunLog(run.path("train.log"))
         log.say(f"log: {run.path('train.log')}")
-        with Progress(log) as display, machine.at_work(run, log.say), _accounted(run, work):
-            work.display = display
-            run_stages(run, work)
+        try:
+            with Progress(log) as display, machine.at_work(run, log.say), _accounted(run, work):
+                work.display = display
+                run_stages(run, work)
+        finally:
+            register_run(run.folder, work.request.output, log.say)
     return 0
 
 
@@ -162,6 +167,7 @@ def _accounted(run: Run, work: Work) -> Iterator[None]:
     run.update(state="running", error=None)
     run.event("started", command=shlex.join(getattr(work.request, "argv", ())), pid=os.getpid())
     _record_extension(run, work)
+    register_run(run.folder, work.request.output, work.log.say)
     try:
         yield
     except OtherDatasetError:
@@ -175,7 +181,8 @@ def _accounted(run: Run, work: Work) -> Iterator[None]:
         raise
     except BaseException as error:
         with suppress(OSError):
-            run.update(state="failed", error=str(error) if isinstance(error, WorkerError) else repr(error))
+            state = "diverged" if isinstance(error, DivergedError) else "failed"
+            run.update(state=state, error=str(error) if isinstance(error, WorkerError) else repr(error))
             run.event("failed", error=repr(error))
         raise
 
