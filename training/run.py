@@ -51,7 +51,7 @@ class Run:
         """
         lock = FileLock(self.path(".lock"))
         try:
-            lock.acquire(timeout=0.2, poll_interval=0.02)  # a look at whether it is held holds it for an instant
+            lock.acquire(timeout=0.5, poll_interval=0.02)  # a look at whether it is held holds it for an instant
         except Timeout as error:
             raise ConfigError(
                 f"{self.folder}: another worker is at work on this run; wait for it, stop it, or start a run of "

@@ -61,7 +61,7 @@ def run_tables(entry: Entry, metrics: dict[str, float]) -> list[Table]:
     """What is known of one run, and its scores."""
     facts = _table("fact", "value")
     for name, value in _facts(entry):
-        facts.add_row(name, Text(shown(value)))
+        facts.add_row(name, Text(shown(value) if isinstance(value, bool | float) else str(value)))
     scores = _table("metric", "value")
     scores.columns[1].justify = "right"
     for name, number in metrics.items():

@@ -90,7 +90,8 @@ def with_progress(entry: Entry, folder: Path) -> Entry:
     if best is None or best["step"] == chosen.get("step"):
         return entry
     selection, metrics = of_validation(chosen["metric"], chosen["mode"], best)
-    return {**entry, "selection": selection, "metrics": {BEST: selection["value"], **metrics}}
+    tested = {name: value for name, value in entry["metrics"].items() if name.startswith("test/")}
+    return {**entry, "selection": selection, "metrics": {BEST: selection["value"], **metrics, **tested}}
 
 
 def _problem(folder: Path, metadata: Mapping[str, Any]) -> str | None:

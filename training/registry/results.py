@@ -28,7 +28,8 @@ def results_of(run: RunFolder) -> tuple[dict[str, Any], dict[str, float]]:
     evaluation = kept["val/"]
     if evaluation is None:
         best = best_validation(run, metric, mode)
-        return of_validation(metric, mode, best) if best else (_chosen_by(metric, mode), metrics)
+        selection, found = of_validation(metric, mode, best) if best else (_chosen_by(metric, mode), {})
+        return selection, {**found, **metrics}
     step = re.search(r"(\d+)$", str(evaluation.get("checkpoint")))
     counts = {"step": int(step[1]) if step else None, "n": evaluation.get("n"), "of": evaluation.get("n")}
     return {**_chosen_by(metric, mode), "value": metrics.get(metric or ""), **counts}, metrics

@@ -9,7 +9,7 @@ from training.registry.entry import DAMAGED, Entry
 from training.registry.index import GONE
 from training.registry.ranking import check_ranks, of_task, unknown_metric
 
-STATES = ("running", "killed", "interrupted", "failed", "diverged", "finished", DAMAGED, GONE)
+STATES = ("running", "killed", "interrupted", "failed", "diverged", "finished", "unknown", DAMAGED, GONE)
 
 
 def select(entries: Sequence[Entry], task: str | None, states: Collection[str], dataset: str | None) -> list[Entry]:

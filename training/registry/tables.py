@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
 NOTHING = "–"
+_HASH = re.compile(r"[0-9a-f]{32,64}")
+_HASH_DIGITS = 12
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -17,11 +20,13 @@ _LATEX = {
 
 
 def shown(value: Any) -> str:
-    """A value as people read it: five digits, words of YAML, a dash for nothing."""
+    """A value as people read it: five digits, twelve of a hash, words of YAML, a dash for nothing."""
     if value is None:
         return NOTHING
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, str) and _HASH.fullmatch(value):
+        return value[:_HASH_DIGITS]
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
