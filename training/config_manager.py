@@ -153,7 +153,8 @@ class ConfigManager:
         if found == current:
             return True
         _LOG.warning(
-            "Config hash mismatch! Checkpoint config hash: %s, Current config hash: %s. This may affect reproducibility.",
+            "Config hash mismatch! Checkpoint config hash: %s, Current config hash: %s. "
+            "This may affect reproducibility.",
             found,
             current,
         )

@@ -113,12 +113,11 @@ def best(
     output: Output = OUTPUT,
 ) -> None:
     """Rank the finished runs of a task by a validation metric. Runs on the built-in sample never count."""
-    from training.registry.ranking import ranked
+    from training.registry.ranking import only_task, ranked
     from training.registry.selection import select
-    from training.tasks import DEFAULT_TASK
 
     entries = select(_registry(output).entries(), None, (), dataset)
-    task = task or DEFAULT_TASK
+    task = task or only_task(entries)
     metric, way = _metric_and_mode(entries, task, metric, mode)
     found = ranked(entries, task, metric, way)
     if as_json:

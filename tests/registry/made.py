@@ -47,7 +47,12 @@ def write_evaluation(run: Path, split: str, metrics: Mapping[str, float]) -> Non
 
 
 def write_metadata(
-    run: Path, *, task: str = "convlstm", state: str = "finished", is_sample: bool = False, dataset: str = "d" * 32,
+    run: Path,
+    *,
+    task: str = "convlstm",
+    state: str = "finished",
+    is_sample: bool = False,
+    dataset: str = "d" * 32,
     **more: Any,
 ) -> None:
     content = {
@@ -73,5 +78,3 @@ def write_validations(run: Path, *values: float, metric: str = "val/loss", n: in
     ]
     lines = "".join(json.dumps(record) + "\n" for record in records)
     (run / "metrics.jsonl").write_text(lines + '{"kind": "vali')
-
-

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from training.registry import index
 from training.registry.entry import Entry
 from training.registry.index import Registry
 from training.registry.lock import at_work
@@ -190,9 +191,7 @@ DAMAGES: list[tuple[Callable[[str], str], str]] = [
 
 
 @pytest.mark.parametrize(("damage", "reason"), DAMAGES)
-def test_a_damaged_registry_is_set_aside_and_rebuilt(
-    tmp_path: Path, damage: Callable[[str], str], reason: str
-) -> None:
+def test_a_damaged_registry_is_set_aside_and_rebuilt(tmp_path: Path, damage: Callable[[str], str], reason: str) -> None:
     for run_id in (A, B):
         make_run(tmp_path, run_id, metrics={"val/loss": 0.5})
     registry_of(tmp_path).entries()
@@ -263,7 +262,9 @@ def test_metadata_lost_after_registering_are_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "evaluations/val/metrics.json", "metrics.jsonl"])
-@pytest.mark.parametrize("content", [b"", b"\x80\x00{", b"[1, 2]", b'{"selection": 3, "metrics": [1], "kind": "validation"}\n'])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80\x00{", b"[1, 2]", b'{"selection": 3, "metrics": [1], "kind": "validation"}\n']
+)
 def test_other_damaged_records_cost_their_numbers_alone(tmp_path: Path, name: str, content: bytes) -> None:
     run = make_run(tmp_path, A, metrics={"val/loss": 0.5})
     (run / name).write_bytes(content)
@@ -289,6 +290,22 @@ def test_rebuilding_starts_from_the_folders(tmp_path: Path) -> None:
     shutil.rmtree(run)
     assert registry.rebuild() == (2, [("convlstm", A)])
     assert states(registry.entries()) == {B: "finished", C: "finished"}
+
+
+def test_what_is_registered_during_a_rebuilding_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path, A)
+    registry = registry_of(tmp_path)
+    registry.entries()
+    read = index.read_entry
+
+    def meanwhile(folder: Path, base: Path) -> Entry:
+        monkeypatch.setattr(index, "read_entry", read)
+        registry_of(tmp_path).register(make_run(tmp_path, B))
+        return read(folder, base)
+
+    monkeypatch.setattr(index, "read_entry", meanwhile)
+    registry.rebuild()
+    assert {entry["run_id"] for entry in stored(tmp_path)} == {A, B}
 
 
 def test_a_run_that_was_left_out_stays_out_until_it_is_worked_on(tmp_path: Path) -> None:

@@ -60,6 +60,11 @@ def test_list_shows_each_run_with_its_state_and_best(runs: Run, output: Path) ->
     assert rows[3][2] == "damaged"
 
 
+def test_what_folders_are_called_is_shown_as_it_is(runs: Run, output: Path) -> None:
+    make_run(output, "20261126_000000_[red]x[/]:smile:")
+    assert "20261126_000000_[red]x[/]:smile:" in runs("list")[1]
+
+
 def test_list_says_how_many_it_leaves_out(runs: Run) -> None:
     _, out, _ = runs("list", "--limit", "1")
     assert A not in out
@@ -106,6 +111,12 @@ def test_best_names_run_value_and_checkpoint(runs: Run, output: Path) -> None:
     assert json.loads(runs("best", "--metric", "val/csi_30", "--mode", "max", "--json")[1])["run_id"] == A
 
 
+def test_best_wants_to_know_the_task_where_there_are_several(runs: Run, output: Path) -> None:
+    make_run(output, A, task="video", metrics={"val/auc": 0.9}, selection=("val/auc", "max"))
+    assert runs("best")[2] == "error: there are runs of convlstm, video; name one with --task\n"
+    assert "val/auc (max)" in runs("best", "--task", "video")[1]
+
+
 def test_best_says_where_datasets_differ(runs: Run, output: Path) -> None:
     make_run(output, "20261126_000000_d", metrics={"val/loss": 0.3}, dataset="e" * 32)
     assert "validated on 2 different datasets" in runs("best")[1]
@@ -120,7 +131,7 @@ def test_best_says_where_datasets_differ(runs: Run, output: Path) -> None:
         (("--mode", "max"), "has the mode min"),
         (("--metric", "val/lsos", "--mode", "min"), "did you mean val/loss?"),
         (("--task", "video"), "video: no runs; there are runs of convlstm"),
-        (("--dataset", "x"), "no runs"),
+        (("--dataset", "x"), "no runs to rank"),
     ],
 )
 def test_what_best_refuses_is_one_line(runs: Run, words: tuple[str, ...], told: str) -> None:

@@ -96,7 +96,7 @@ def test_many_entries_are_written_at_once(tmp_path: Path) -> None:
 
 def test_a_writer_that_waits_too_long_says_so(tmp_path: Path) -> None:
     file = RegistryFile(tmp_path / "registry.json")
-    with file.locked(), pytest.raises(DiskError, match="other processes have been writing it for 0.05 s"):
+    with file.locked(), pytest.raises(DiskError, match=r"other processes have been writing it for 0\.05 s"):
         file.update([entry("a")], seconds=0.05)
     assert not FileLock(tmp_path / ".registry.json.lock").is_locked
 

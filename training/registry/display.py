@@ -30,10 +30,8 @@ _STATE_STYLES = {
 
 def console() -> Console:
     """The standard output; wide where no terminal says how wide it is."""
-    found = Console(highlight=False, emoji=False)
-    if not found.is_terminal:
-        found = Console(highlight=False, emoji=False, width=_WIDTH_IN_A_PIPE)
-    return found
+    found = Console(highlight=False, emoji=False, markup=False)
+    return found if found.is_terminal else Console(highlight=False, emoji=False, markup=False, width=_WIDTH_IN_A_PIPE)
 
 
 def runs_table(entries: Sequence[Entry], metric: str | None = None) -> Table:

@@ -40,11 +40,11 @@ class Registry:
             DiskError: the registry is there and cannot be read.
         """
         content = self.file.read()
-        fresh = self._refresh(content)
+        gone, fresh = self._refresh(content)
         if fresh:
             with suppress(DiskError):  # a look at somebody else's runs
                 self.file.update(fresh, _WRITE_BACK_SECONDS)
-        found = map(self._opened, content.entries.values())
+        found = [self._opened(entry, key in gone) for key, entry in content.entries.items()]
         return sorted(found, key=lambda entry: (entry["timestamp"], entry["run_id"]), reverse=True)
 
     def register(self, folder: Path, seconds: float = 60.0) -> Entry:
@@ -55,13 +55,13 @@ class Registry:
         """
         entry = read_entry(real_place(folder), self.base)
         self.file.update([entry], seconds)
-        return self._opened(entry)
+        return self._opened(entry, False)
 
     def look_at(self, folder: Path) -> Entry:
         """The entry of a run that need not be on the list, as its folder shows it now."""
         entry = read_entry(real_place(folder), self.base)
         state = "killed" if entry["state"] == "running" and not at_work(str(folder)) else entry["state"]
-        return self._opened({**entry, "state": state})
+        return self._opened({**entry, "state": state}, False)
 
     def rebuild(self) -> tuple[int, list[Key]]:
         """Make the list anew from the folders: how many runs there are, and which of those known before are gone.
@@ -74,13 +74,12 @@ class Registry:
         fresh = Content()
         for folder in filter(is_run, sorted(places)):
             fresh.put(read_entry(Path(folder), self.base))
-        with self.file.locked():
-            self.file.write(fresh)
+        self.file.replace(known, fresh)
         return len(fresh.entries), [key for key in known.entries if key not in fresh.entries]
 
-    def _refresh(self, content: Content) -> list[Entry]:
-        """Bring ``content`` up to date; the entries that are other than in the file."""
-        unread = self._unread(content)
+    def _refresh(self, content: Content) -> tuple[set[Key], list[Entry]]:
+        """Bring ``content`` up to date: whose folders are gone, and the entries that are other than in the file."""
+        gone, unread = self._look(content)
         if len(unread) >= _MANY:
             self._say(f"reading {len(unread):,} run folders that the registry does not know as they are now")
         fresh = {}
@@ -91,20 +90,19 @@ class Registry:
             if not is_copy and name_of(key_of(entry)) not in content.left_out:
                 content.put(entry)
                 fresh[key_of(entry)] = entry
-        return list((fresh | self._refresh_unfinished(content)).values())
+        fresh |= self._refresh_unfinished(content)
+        return gone - fresh.keys(), list(fresh.values())
 
-    def _unread(self, content: Content) -> list[str]:
-        """The folders of which the registry knows nothing, or not the newest."""
+    def _look(self, content: Content) -> tuple[set[Key], list[str]]:
+        """Whose folders are gone, and the folders of which the registry knows nothing, or not the newest."""
         known = self._known(content)
-        changed = [
-            folder
-            for folder, entry in known.items()
-            if entry["stamp"] != (stamp := stamp_of(folder)) and (stamp or is_run(folder))
-        ]
-        new = [
-            folder for folder in self._found() if folder not in known and name_of_folder(folder) not in content.left_out
-        ]
-        return changed + [folder for folder in new if has_runs_name(folder) or is_run(folder)]
+        stamps = {folder: stamp_of(folder) for folder in known}
+        lost = {folder for folder, stamp in stamps.items() if not stamp and not is_there(folder)}
+        changed = [folder for folder, stamp in stamps.items() if stamp != known[folder]["stamp"] and folder not in lost]
+        others = [folder for folder in self._found() if folder not in known]
+        new = [folder for folder in others if name_of_folder(folder) not in content.left_out]
+        unread = changed + [folder for folder in new if has_runs_name(folder) or is_run(folder)]
+        return {key_of(known[folder]) for folder in lost}, unread
 
     def _refresh_unfinished(self, content: Content) -> dict[Key, Entry]:
         """Bring in how far they are, and who is at work and who was killed; the last is worth writing back."""
@@ -112,7 +110,8 @@ class Registry:
         for key, entry in unfinished.items():
             folder = self._place(entry)
             state = "running" if at_work(folder) else "killed"
-            content.entries[key] = {**with_progress(entry, Path(folder)), "state": state}
+            if "running" in (state, entry["state"]):
+                content.entries[key] = {**with_progress(entry, Path(folder)), "state": state}
         return {
             key: content.entries[key]
             for key, old in unfinished.items()
@@ -129,11 +128,11 @@ class Registry:
     def _place(self, entry: Entry) -> str:
         return absolute(str(self.base), entry["folder"])
 
-    def _opened(self, entry: Entry) -> Entry:
+    def _opened(self, entry: Entry, is_gone: bool) -> Entry:
+        """``entry`` as it is told: with absolute paths."""
         folder, checkpoint = self._place(entry), entry["checkpoint_path"]
         path = absolute(str(self.base), checkpoint) if checkpoint else None
-        state = entry["state"] if is_there(folder) else GONE
-        return {**entry, "folder": folder, "checkpoint_path": path, "state": state}
+        return {**entry, "folder": folder, "checkpoint_path": path, "state": GONE if is_gone else entry["state"]}
 
 
 def name_of_folder(folder: str) -> str:

@@ -36,6 +36,15 @@ def ranked(entries: Sequence[Entry], task: str, metric: str, mode: str) -> list[
     return sorted(newest_first, key=lambda entry: entry["metrics"][metric], reverse=mode == "max")
 
 
+def only_task(entries: Sequence[Entry]) -> str:
+    """The task that all runs are of. Raises UsageError where there are several, or no runs."""
+    tasks = sorted({entry["task"] for entry in entries})
+    if len(tasks) != 1:
+        found = f"there are runs of {', '.join(tasks)}; name one with --task" if tasks else "there are no runs to rank"
+        raise UsageError(found)
+    return tasks[0]
+
+
 def of_task(entries: Sequence[Entry], task: str) -> list[Entry]:
     """The runs of a task or of a sub-task of that name."""
     return [entry for entry in entries if task in (entry["task"], entry.get("subtask"))]

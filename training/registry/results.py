@@ -51,9 +51,12 @@ def of_validation(
 
 def best_validation(run: RunFolder, metric: str | None, mode: str | None) -> dict[str, Any] | None:
     """The validation that chose the best checkpoint so far."""
+    from training.reporting.run_folder import read_lines
+
     if metric is None or mode not in ("min", "max"):
         return None
-    found = [record for record in run.validations if is_number(mapping(record.get("metrics")).get(metric))]
+    validations = read_lines(run.path / "metrics.jsonl", only='"kind": "validation"')
+    found = [record for record in validations if is_number(mapping(record.get("metrics")).get(metric))]
     pick = min if mode == "min" else max
     return pick(found, key=lambda record: record["metrics"][metric]) if found else None
 

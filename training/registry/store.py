@@ -105,7 +105,15 @@ class RegistryFile:
             content = self._read_locked()
             for entry in fresh:
                 content.put(entry)
-            self.write(content)
+            self._write(content)
+
+    def replace(self, known: Content, fresh: Content) -> None:
+        """Write ``fresh`` in place of ``known``, and keep what others wrote since that was read. Raises DiskError."""
+        with self.locked():
+            for key, entry in self._read_locked().entries.items():
+                if entry != known.entries.get(key):
+                    fresh.put(entry)
+            self._write(fresh)
 
     def remove(self, keys: Iterable[Key], *, leave_out: bool = False) -> None:
         """Take entries off the list; with ``leave_out`` their folders do not bring them back. Raises DiskError."""
@@ -116,10 +124,9 @@ class RegistryFile:
                 content.left_out.discard(name_of(key))
                 if leave_out:
                     content.left_out.add(name_of(key))
-            self.write(content)
+            self._write(content)
 
-    def write(self, content: Content) -> None:
-        """Replace the file, inside ``locked()``."""
+    def _write(self, content: Content) -> None:
         write_atomic(self.path, render(content))
 
     def _bytes(self) -> bytes:
@@ -144,7 +151,7 @@ class RegistryFile:
             return parse(self._bytes())
         except DamagedRegistryError as damage:
             aside = self._set_aside()
-            self.write(damage.content)
+            self._write(damage.content)
             self._say(
                 f"{self.path} is damaged ({damage}); it is set aside as {aside.name}, and the list is rebuilt from the "
                 "run folders"
