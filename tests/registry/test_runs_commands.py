@@ -61,8 +61,8 @@ def test_list_shows_each_run_with_its_state_and_best(runs: Run, output: Path) ->
 
 
 def test_what_folders_are_called_is_shown_as_it_is(runs: Run, output: Path) -> None:
-    make_run(output, "20261126_000000_[red]x[/]:smile:")
-    assert "20261126_000000_[red]x[/]:smile:" in runs("list")[1]
+    make_run(output, "20261126_000000_[red]x:smile:")
+    assert "20261126_000000_[red]x:smile:" in runs("list")[1]
 
 
 def test_list_says_how_many_it_leaves_out(runs: Run) -> None:
