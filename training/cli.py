@@ -27,7 +27,7 @@ from training.requests import (
     PrepareRequest,
     TrainRequest,
 )
-from training.runs_cli import app as runs_app
+from training.runs_cli import runs_app
 from training.shown import without_secrets
 from training.tasks import DEFAULT_TASK
 

@@ -80,7 +80,12 @@ class ConfigManager:
         self.run_name = run_name
         output = Path(output_dir) if output_dir is not None else output_folder(os.environ)
         stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
-        self.run_dir = run or output.absolute() / config.task / f"{stamp}_{run_name}"
+        self._run_dir = run or output.absolute() / config.task / f"{stamp}_{run_name}"
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder; that of a run yet to come is not made."""
+        return self._run_dir
 
     @property
     def run_id(self) -> str:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from training.registry.entry import Entry
     from training.registry.index import Registry
 
-app = typer.Typer(
+runs_app = typer.Typer(
+    add_completion=False,
     rich_markup_mode="rich",
-    no_args_is_help=True,
     help="List, compare, rank and delete runs. Any of them is named by its id or a unique beginning of it.",
 )
 
@@ -49,7 +49,7 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-@app.command("list")
+@runs_app.command("list")
 def list_runs(
     task: Annotated[str | None, typer.Option("--task", help="Only runs of this task or sub-task.")] = None,
     state: Annotated[
@@ -83,7 +83,7 @@ def list_runs(
     return None
 
 
-@app.command()
+@runs_app.command()
 def show(run: Run, as_json: AsJson = False, output: Output = OUTPUT) -> None:
     """Show one run: where it is, what it was made with, and all its scores."""
     from training.registry.display import console, run_tables
@@ -100,7 +100,7 @@ def show(run: Run, as_json: AsJson = False, output: Output = OUTPUT) -> None:
     return None
 
 
-@app.command()
+@runs_app.command()
 def best(
     task: Annotated[str | None, typer.Option("--task", envvar="TASK", help="The task or sub-task.")] = None,
     metric: Annotated[
@@ -125,7 +125,7 @@ def best(
     return _print_ranking(found, metric, way, top)
 
 
-@app.command()
+@runs_app.command()
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="Two runs or more.")],
     metric: Annotated[list[str] | None, typer.Option("--metric", help="Only this metric; may be repeated.")] = None,
@@ -151,7 +151,7 @@ def compare(
         _draw_curves(chosen, comparison.runs, metric, curves)
 
 
-@app.command()
+@runs_app.command()
 def export(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Without it, to the standard output.")] = None,
     task: Annotated[str | None, typer.Option("--task", help="Only runs of this task or sub-task.")] = None,
@@ -171,7 +171,7 @@ def export(
     typer.echo(f"{len(found):,} runs: {file}")
 
 
-@app.command()
+@runs_app.command()
 def rebuild(output: Output = OUTPUT) -> None:
     """Make the registry anew from the run folders."""
     registry = _registry(output)
@@ -181,7 +181,7 @@ def rebuild(output: Output = OUTPUT) -> None:
         typer.echo(f"{task}/{run_id} is off the list: its folder is gone")
 
 
-@app.command()
+@runs_app.command()
 def delete(
     runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="The runs to delete.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,

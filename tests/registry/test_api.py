@@ -188,6 +188,22 @@ def test_a_preset_is_a_configuration_too(monkeypatch: pytest.MonkeyPatch) -> Non
 # --- documentation --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("face", [ModelRegistry, ConfigManager])
+def test_what_the_documentation_names_is_there(face: type) -> None:
+    text = (ROOT / "docs" / "coming-from.md").read_text("utf-8")
+    table = text.split(f"### {face.__name__}\n")[1].split("\n#")[0]
+    firsts = "\n".join(re.findall(r"(?m)^\|([^|]*)\|", table))
+    named = {name for name in re.findall(r"`(\w+)\(", firsts) if name != face.__name__}
+    assert len(named) >= 3
+    assert [name for name in sorted(named) if not hasattr(face, name)] == []
+    page = (ROOT / "docs" / "registry.md").read_text("utf-8")
+    listed = re.findall(
+        r"`([a-z_]+)`", page.split(f"`{face.__name__}`: ")[1].split(". ")[0].split("`ConfigManager`")[0]
+    )
+    assert len(listed) >= 8
+    assert [name for name in listed if not hasattr(face, name)] == []
+
+
 def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "registry.md").read_text("utf-8"), re.DOTALL)
     run = make_run(tmp_path / "model_output", A, metrics={"val/loss": 0.5})

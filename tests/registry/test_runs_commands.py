@@ -87,6 +87,11 @@ def test_list_filters_and_sorts(runs: Run) -> None:
     assert (code, err.count("\n")) == (errors.USAGE, 1)
 
 
+def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs"]) == errors.USAGE
+    assert capsys.readouterr().err == "error: Missing command. (--help shows what there is)\n"
+
+
 def test_an_empty_place_has_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "list", "--output", str(tmp_path / "none")]) == 0
     assert "no runs under" in capsys.readouterr().out
