@@ -65,7 +65,7 @@ def list_runs(
     output: Output = OUTPUT,
 ) -> None:
     """List the runs, newest first, with their state and their best validation."""
-    from training.registry.display import console, runs_table
+    from training.registry.display import print_tables, runs_table
     from training.registry.selection import select, sort_by
 
     found = select(_registry(output).entries(), task, state or (), dataset)
@@ -77,7 +77,7 @@ def list_runs(
     if not found:
         typer.echo("no runs" + (" of that kind" if task or state or dataset else f" under {output}"))
         return None
-    console().print(runs_table(shown, sort))
+    print_tables([runs_table(shown, sort)])
     if len(shown) < len(found):
         typer.echo(f"and {len(found) - len(shown):,} more (--limit 0 shows all {len(found):,})")
     return None
@@ -86,7 +86,7 @@ def list_runs(
 @runs_app.command()
 def show(run: Run, as_json: AsJson = False, output: Output = OUTPUT) -> None:
     """Show one run: where it is, what it was made with, and all its scores."""
-    from training.registry.display import console, run_tables
+    from training.registry.display import print_tables, run_tables
     from training.registry.names import named_run
     from training.registry.results import all_metrics
 
@@ -95,8 +95,7 @@ def show(run: Run, as_json: AsJson = False, output: Output = OUTPUT) -> None:
     metrics = all_metrics(entry)
     if as_json:
         return _print_json({**entry, "metrics": metrics})
-    for table in run_tables(entry, metrics):
-        console().print(table)
+    print_tables(run_tables(entry, metrics))
     return None
 
 
@@ -224,12 +223,12 @@ def _metric_and_mode(entries: list[Entry], task: str, metric: str | None, mode: 
 
 
 def _print_ranking(found: list[Entry], metric: str, mode: str, top: int) -> None:
-    from training.registry.display import console, runs_table
+    from training.registry.display import print_tables, runs_table
     from training.registry.ranking import datasets_of
     from training.registry.tables import shown
 
     first = found[0]
-    console().print(runs_table(found[:top], metric))
+    print_tables([runs_table(found[:top], metric)])
     if len(datasets_of(found)) > 1:
         typer.echo(
             f"note: these runs were validated on {len(datasets_of(found))} different datasets or splits; --dataset "
@@ -241,7 +240,7 @@ def _print_ranking(found: list[Entry], metric: str, mode: str, top: int) -> None
 
 
 def _print_comparison(comparison: Comparison, form: Format) -> None:
-    from training.registry.display import comparison_tables, console, sections
+    from training.registry.display import comparison_tables, print_tables, sections
     from training.registry.tables import csv_text, latex, markdown
 
     if form is Format.JSON:
@@ -250,8 +249,7 @@ def _print_comparison(comparison: Comparison, form: Format) -> None:
         rows = [[what, name, *values] for what, table in sections(comparison) for name, values in table]
         typer.echo(csv_text(["kind", "name", *comparison.runs], rows), nl=False)
     elif form is Format.TABLE:
-        for table in comparison_tables(comparison):
-            console().print(table)
+        print_tables(comparison_tables(comparison))
     else:
         write = markdown if form is Format.MARKDOWN else latex
         parts = [write([what, *comparison.runs], [[n, *v] for n, v in rows]) for what, rows in sections(comparison)]

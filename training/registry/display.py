@@ -15,7 +15,7 @@ from training.registry.entry import BEST, Entry
 from training.registry.tables import NOTHING, shown
 
 _WIDTH_IN_A_PIPE = 200
-_SHORT = 8  # characters of a hash that people compare
+_SHORT = 7  # digits of a hash, so that a usual row fits into 80 columns
 _STATE_STYLES = {
     "running": "cyan",
     "finished": "green",
@@ -32,6 +32,15 @@ def console() -> Console:
     """The standard output; wide where no terminal says how wide it is."""
     found = Console(highlight=False, emoji=False, markup=False)
     return found if found.is_terminal else Console(highlight=False, emoji=False, markup=False, width=_WIDTH_IN_A_PIPE)
+
+
+def print_tables(tables: Sequence[Table]) -> None:
+    """Tables one below the other, with an empty line between them."""
+    place = console()
+    for number, table in enumerate(tables):
+        if number:
+            place.print()
+        place.print(table)
 
 
 def runs_table(entries: Sequence[Entry], metric: str | None = None) -> Table:
@@ -119,7 +128,7 @@ def _short(text: str | None) -> str:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
