@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import DiskError
+from training.registry.content import Content, parse, render, spliced
 from training.registry.entry import Entry
-from training.registry.store import Content, RegistryFile, parse, render, spliced
+from training.registry.store import RegistryFile
 
 ROOT = Path(__file__).parent.parent.parent
 PROCESSES, THREADS = 5, 20

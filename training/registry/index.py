@@ -7,10 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from backend.errors import DiskError
+from training.registry.content import Content, name_of
 from training.registry.entry import Entry, Key, key_of, read_entry, with_progress
 from training.registry.folders import absolute, folders_under, has_runs_name, is_run, is_there, real_place, stamp_of
 from training.registry.lock import at_work
-from training.registry.store import Content, RegistryFile, name_of
+from training.registry.store import RegistryFile
 
 Say = Callable[[str], None]
 GONE = "gone"  # the state that is told of a run whose folder is not there any more
