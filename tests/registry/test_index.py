@@ -278,6 +278,15 @@ def test_metadata_of_wrong_types_do_no_harm(tmp_path: Path) -> None:
     assert (entry["state"], entry["run_name"], entry["dataset_fingerprint"]) == ("finished", None, None)
 
 
+def test_what_cannot_be_written_as_text_does_no_harm(tmp_path: Path) -> None:
+    run = make_run(tmp_path, A)
+    (run / "metadata.yaml").write_text('state: failed\nerror: "a\\ud800b"\nversions: {torch: "\\ud800"}\n')
+    Path(os.fsdecode(os.fsencode(tmp_path / "convlstm") + b"/20261125_110000_\xff")).mkdir()
+    (entry,) = registry_of(tmp_path).entries()
+    assert (entry["state"], entry["error"]) == ("failed", "a?b")
+    assert stored(tmp_path)[0]["metadata"]["pytorch_version"] == "?"
+
+
 # --- rebuilding and leaving out -------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import DiskError
-from training.registry.content import Content, parse, render, spliced
+from training.registry.content import Content, DamagedRegistryError, parse, render, spliced
 from training.registry.entry import Entry
 from training.registry.store import RegistryFile
 
@@ -76,6 +76,21 @@ def test_putting_in_a_line_is_the_same_as_writing_anew(those: list[Entry]) -> No
         data = changed
         assert parse(data) == content
     assert data == render(content)
+
+
+@given(st.integers(0, 10_000), st.binary(max_size=3), st.integers(0, 3))
+def test_no_damage_is_a_surprise(at: int, put: bytes, cut: int) -> None:
+    whole = Content()
+    for run_id in "abc":
+        whole.put(entry(run_id, metrics={"val/loss": 0.5}, error=None))
+    data = render(whole)
+    at %= len(data)
+    try:
+        found = parse(data[:at] + put + data[at + cut :])
+    except DamagedRegistryError as damage:
+        assert str(damage)
+        found = damage.content
+    assert parse(render(found)) == found
 
 
 def test_a_file_of_another_shape_is_changed_too(tmp_path: Path) -> None:

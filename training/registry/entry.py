@@ -124,7 +124,8 @@ def _origins(metadata: Mapping[str, Any]) -> dict[str, Any]:
         "parameters": mapping(metadata.get("parameters")).get("total"),
         "seconds": mapping(metadata.get("usage")).get("seconds"),
     }
-    return {name: value for name, value in found.items() if isinstance(value, str | int | float)}
+    told = {name: text(value) or value for name, value in found.items()}
+    return {name: value for name, value in told.items() if isinstance(value, str | int | float)}
 
 
 def _checkpoint(folder: Path, base: Path) -> str | None:

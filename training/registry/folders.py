@@ -56,9 +56,10 @@ def folders_under(output: str) -> Iterator[str]:
 
 
 def _folders_in(place: str) -> list[str]:
-    """The folders in ``place`` that are not hidden; none where it cannot be looked into."""
+    """The folders in ``place`` that are not hidden, by names of letters; none where it cannot be looked into."""
     try:
         with os.scandir(place) as found:
-            return [entry.path for entry in found if not entry.name.startswith(".") and entry.is_dir()]
+            named = [entry for entry in found if entry.name.isprintable() and not entry.name.startswith(".")]
+            return [entry.path for entry in named if entry.is_dir()]
     except OSError:
         return []

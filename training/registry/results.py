@@ -90,7 +90,8 @@ def _wanted(run: RunFolder, metric: str | None) -> set[str]:
 
 
 def _numbers(metrics: Any, prefix: str) -> dict[str, float]:
-    return {name: v for name, v in mapping(metrics).items() if str(name).startswith(prefix) and is_number(v)}
+    named = {name: value for name, value in mapping(metrics).items() if isinstance(name, str) and name.isprintable()}
+    return {name: value for name, value in named.items() if name.startswith(prefix) and is_number(value)}
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -104,8 +105,8 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def text(value: Any) -> str | None:
-    """``value`` where it is a text, else None."""
-    return value if isinstance(value, str) and value else None
+    """``value`` where it is a text, as far as it can be written in UTF-8; else None."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) and value else None
 
 
 def all_metrics(entry: Mapping[str, Any]) -> dict[str, float]:
