@@ -98,7 +98,7 @@ def _facts(entry: Entry) -> list[tuple[str, Any]]:
     selection = entry["selection"]
     chosen = {f"chosen by {selection.get('metric')} ({selection.get('mode')})": selection.get("value")}
     names = ("task", "subtask", "state", "error", "timestamp", "folder", "checkpoint_path")
-    identity = ("config_hash", "dataset_fingerprint", "dataset_version", "is_sample")
+    identity = ("config_hash", "dataset_fingerprint", "dataset_name", "dataset_version", "is_sample")
     facts = {name: entry.get(name) for name in ("run_id", *names)} | chosen | {n: entry.get(n) for n in identity}
     return [(name, value) for name, value in {**facts, **entry["metadata"]}.items() if value is not None]
 

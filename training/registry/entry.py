@@ -2,7 +2,8 @@
 
 An entry is a dict of JSON values:
 
-* who it is: ``run_id, task, run_name, subtask, config_hash, dataset_fingerprint, dataset_version, is_sample``
+* who it is: ``run_id, task, run_name, subtask, config_hash, dataset_fingerprint, dataset_name,
+  dataset_version, is_sample``
 * how it stands: ``state`` (running, killed, interrupted, failed, diverged, finished; ``damaged`` where its
   metadata cannot be read), ``error``, ``timestamp`` (its start), ``updated`` (when the entry was made)
 * what came out: ``metrics`` (``val/…``, ``test/…`` and, as ``best_val_metric``, the one that chose the best checkpoint)
@@ -105,7 +106,8 @@ def _dataset(metadata: Mapping[str, Any]) -> dict[str, Any]:
     manifest = mapping(data.get("manifest"))
     return {
         "dataset_fingerprint": text(dataset.get("fingerprint")),
-        "dataset_version": text(dataset.get("version")) or text(manifest.get("name")),
+        "dataset_name": text(dataset.get("name")) or text(manifest.get("name")),
+        "dataset_version": text(dataset.get("version")),
         "is_sample": bool(dataset.get("is_sample") or data.get("is_sample")),
     }
 

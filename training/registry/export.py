@@ -10,7 +10,7 @@ from training.registry.tables import csv_text
 
 # First what the street-scene framework's export had, under its names.
 _FIRST = ("run_id", "task", "config_hash", "checkpoint_path", "timestamp", "dataset_version")
-_NEXT = ("run_name", "subtask", "state", "error", "dataset_fingerprint", "is_sample", "folder")
+_NEXT = ("run_name", "subtask", "state", "error", "dataset_name", "dataset_fingerprint", "is_sample", "folder")
 _GROUPS = {"selection": "selection_", "metadata": "metadata_", "metrics": "metric_"}
 
 
