@@ -31,6 +31,7 @@ Key = tuple[str, str]  # task, run id: two tasks may begin runs of one name in t
 BEST = "best_val_metric"
 DAMAGED = "damaged"
 _TEXTS = ("run_id", "task", "state", "timestamp", "folder", "stamp")
+_GROUPS = ("metrics", "selection", "metadata")
 
 
 def key_of(entry: Entry) -> Key:
@@ -40,13 +41,15 @@ def key_of(entry: Entry) -> Key:
 
 def is_entry(value: Any) -> bool:
     """Whether ``value`` has what every entry has, of the right types."""
+    if not isinstance(value, dict):
+        return False
+    metrics: Any = value.get("metrics")
     return (
-        isinstance(value, dict)
-        and all(isinstance(value.get(name), str) for name in _TEXTS)
-        and all(isinstance(value.get(name), dict) for name in ("metrics", "selection", "metadata"))
-        and isinstance(value.get("checkpoint_path"), str | None)
-        and set(map(type, value["metrics"].values())) <= {int, float}
-        and math.isfinite(sum(value["metrics"].values()))
+        {*map(type, map(value.get, _TEXTS))} == {str}
+        and {*map(type, map(value.get, _GROUPS))} == {dict}
+        and type(value.get("checkpoint_path")) in (str, type(None))
+        and {*map(type, metrics.values())} <= {int, float}
+        and math.isfinite(sum(metrics.values()))
     )
 
 
