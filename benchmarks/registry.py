@@ -2,8 +2,8 @@
 
     python benchmarks/registry.py [--runs 10000] [--repeats 5]
 
-Each run is a folder with the records of a radar training (six thresholds, seven leads: 571 scores of validation and
-test, of which the registry keeps the headlines). Commands run as a person starts them, in a process of their own: the
+Each run is a folder with the records of a radar training (six thresholds, seven leads: 563 scores each of validation
+and test, of which the registry keeps the headlines). Commands run as a person starts them, in a process of their own: the
 median of their wall times, and of their processor times, which say more on a busy machine.
 """
 

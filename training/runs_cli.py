@@ -29,6 +29,7 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or its uniqu
 Dataset = Annotated[
     str | None, typer.Option("--dataset", metavar="FINGERPRINT", help="Only runs on this dataset; a beginning will do.")
 ]
+AllMetrics = Annotated[bool, typer.Option("--all-metrics", help="Every metric, not only the headlines.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else.")]
 
 
@@ -128,7 +129,7 @@ def best(
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="Two runs or more.")],
     metric: Annotated[list[str] | None, typer.Option("--metric", help="Only this metric; may be repeated.")] = None,
-    every: Annotated[bool, typer.Option("--all-metrics", help="Every metric, not only the headlines.")] = False,
+    every: AllMetrics = False,
     form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.TABLE,
     curves: Annotated[
         Path | None, typer.Option("--curves", metavar="FILE", help="Also draw the curves: FILE.png and FILE.svg.")
@@ -154,6 +155,7 @@ def compare(
 def export(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Without it, to the standard output.")] = None,
     task: Annotated[str | None, typer.Option("--task", help="Only runs of this task or sub-task.")] = None,
+    every: AllMetrics = False,
     output: Output = OUTPUT,
 ) -> None:
     """Write the list as CSV: a row for each run, a column for whatever any of them has."""
@@ -162,11 +164,12 @@ def export(
     from training.registry.selection import select
 
     found = select(_registry(output).entries(), task, (), None)
+    text = export_csv(found, every_metric=every)
     if file is None:
-        typer.echo(export_csv(found), nl=False)
+        typer.echo(text, nl=False)
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(file, export_csv(found))
+    write_atomic(file, text)
     typer.echo(f"{len(found):,} runs: {file}")
 
 

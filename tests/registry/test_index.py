@@ -100,15 +100,17 @@ def test_of_very_many_metrics_the_headlines_are_kept(tmp_path: Path) -> None:
     details = {f"{name}_lead_{lead}": 0.2 for name in heads for lead in (1, 2)}
     base = {name.replace("/", "/persistence_"): 0.3 for name in heads}
     losses = {"val/loss": 0.4, "val/loss_huber": 0.5}
+    tested = {name.replace("val/", "test/"): value for name, value in {**heads, **details, **losses}.items()}
     run = make_run(
         tmp_path,
         A,
-        metrics={**heads, **details, **base, **losses},
+        metrics={**heads, **details, **base, **losses, **tested},
         selection=("val/csi_30_lead_2", "max"),
         config={"goals": {"val/pod_20_lead_1": ">0.1"}},
     )
     kept = registry_of(tmp_path).register(run)["metrics"]
-    assert kept.keys() == {*heads, *losses, "best_val_metric", "val/csi_30_lead_2", "val/pod_20_lead_1"}
+    of_test = {"test/loss", "test/csi_30_lead_2", "test/pod_20_lead_1"}
+    assert kept.keys() == {*heads, *losses, *of_test, "best_val_metric", "val/csi_30_lead_2", "val/pod_20_lead_1"}
     assert kept["best_val_metric"] == 0.2
 
 

@@ -212,7 +212,7 @@ def test_compare_draws_curves(runs: Run, tmp_path: Path) -> None:
 # --- export, rebuild, delete ----------------------------------------------------------------------------------------
 
 
-def test_export_has_a_column_for_whatever_any_run_has(runs: Run, tmp_path: Path) -> None:
+def test_export_has_a_column_for_whatever_any_run_has(runs: Run, output: Path, tmp_path: Path) -> None:
     code, out, _ = runs("export", str(tmp_path / "deep" / "all.csv"))
     assert (code, out) == (0, f"3 runs: {tmp_path / 'deep' / 'all.csv'}\n")
     text = (tmp_path / "deep" / "all.csv").read_text()
@@ -220,7 +220,11 @@ def test_export_has_a_column_for_whatever_any_run_has(runs: Run, tmp_path: Path)
     assert text.startswith("run_id,task,config_hash,checkpoint_path,timestamp,dataset_version,")
     assert (rows[A]["metric_val/csi_30"], rows[B]["metric_val/csi_30"]) == ("0.25", "")
     assert rows[B]["selection_metric"] == "val/loss"
-    assert runs("export")[1] == text
+    assert "metric_test/loss" in rows[A]
+    many = {f"test/score_{number}": 0.0 for number in range(70)}
+    make_run(output, "20261126_000000_many", metrics={"val/loss": 0.5, **many})
+    assert "test/score_9" not in runs("export")[1]
+    assert "metric_test/score_9" in runs("export", "--all-metrics")[1]
 
 
 def test_rebuild_says_what_is_gone(runs: Run, output: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from training.registry.entry import Entry
+from training.registry.results import all_metrics
 from training.registry.tables import csv_text
 
 # First what the street-scene framework's export had, under its names.
@@ -14,9 +15,13 @@ _NEXT = ("run_name", "subtask", "state", "error", "dataset_name", "dataset_finge
 _GROUPS = {"selection": "selection_", "metadata": "metadata_", "metrics": "metric_"}
 
 
-def export_csv(entries: Sequence[Entry]) -> str:
-    """All entries; the columns are the union over the runs, ``metric_val/loss`` and the like."""
-    rows = [_row(entry) for entry in entries]
+def export_csv(entries: Sequence[Entry], *, every_metric: bool = False) -> str:
+    """All entries; the columns are the union over the runs, ``metric_val/loss`` and the like.
+
+    With ``every_metric`` also the metrics that only the runs' folders have.
+    """
+    complete = [{**entry, "metrics": all_metrics(entry)} for entry in entries] if every_metric else entries
+    rows = [_row(entry) for entry in complete]
     columns = list(dict.fromkeys((*_FIRST, *_NEXT, *sorted(_names(rows) - {*_FIRST, *_NEXT}, key=_order))))
     return csv_text(columns, [[row.get(column) for column in columns] for row in rows])
 

@@ -20,16 +20,14 @@ def results_of(run: RunFolder) -> tuple[dict[str, Any], dict[str, float]]:
     """Selection and metrics: of the kept evaluations, else of the best validation so far."""
     chosen = mapping(run.config.get("selection"))
     metric, mode = text(chosen.get("metric")), text(chosen.get("mode"))
-    kept = {"val/": run.evaluations.get("val"), "test/": run.evaluations.get("test")}
-    metrics: dict[str, float] = {}
-    for prefix, evaluation in kept.items():
-        if evaluation is not None:
-            metrics |= headlines(_numbers(evaluation["metrics"], prefix), _wanted(run, metric))
-    evaluation = kept["val/"]
+    wanted = _wanted(run, metric)
+    evaluation, tested = run.evaluations.get("val"), run.evaluations.get("test")
+    metrics = _twins(_numbers(tested["metrics"], "test/"), wanted) if tested else {}
     if evaluation is None:
         best = best_validation(run, metric, mode)
         selection, found = of_validation(metric, mode, best) if best else (_chosen_by(metric, mode), {})
         return selection, {**found, **metrics}
+    metrics = headlines(_numbers(evaluation["metrics"], "val/"), wanted) | metrics
     step = re.search(r"(\d+)$", str(evaluation.get("checkpoint")))
     counts = {"step": int(step[1]) if step else None, "n": evaluation.get("n"), "of": evaluation.get("n")}
     return {**_chosen_by(metric, mode), "value": metrics.get(metric or ""), **counts}, metrics
@@ -73,6 +71,14 @@ def headlines(metrics: Mapping[str, float], wanted: set[str]) -> dict[str, float
         for name, value in metrics.items()
         if name in wanted or not any(other in metrics for other in _without_words(name))
     }
+
+
+def _twins(tested: Mapping[str, float], wanted: set[str]) -> dict[str, float]:
+    """Test scores, of which nothing is ranked by: of very many those of ``wanted`` metrics, and the loss."""
+    if len(tested) <= MANY_METRICS:
+        return dict(tested)
+    names = {name.partition("/")[2] for name in wanted} | {"loss"}
+    return {name: value for name, value in tested.items() if name.partition("/")[2] in names}
 
 
 def _without_words(name: str) -> Iterator[str]:
