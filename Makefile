@@ -6,7 +6,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train fetch prepare doctor evaluate audit predict report test crash test-container check lock clean \
+.PHONY: help setup setup-dev train fetch prepare doctor evaluate audit predict report runs test crash test-container check lock clean \
         bench-data bench-loop bench-gpu docker-build docker-train docker-dev docker-run docker-shell
 
 # Words so common that others use them too: only what stands on make's own command line counts.
@@ -86,6 +86,9 @@ predict: $(READY) ## Apply a run's best weights: RUN= DATA=<folder of raw files>
 
 report: $(READY) ## Write a run's report anew: RUN=
 	@$(NEED_RUN)$(WORKER) report "$(RUN)" $(ARGS)
+
+runs: $(READY) ## List runs, or ARGS="best", "show RUN", "compare RUN RUN", "export", "delete RUN", "rebuild"
+	@$(WORKER) runs $(or $(ARGS),list)
 
 test: $(READY_DEV) ## All tests but the slow ones and those that need a container or a GPU (ARGS= goes to pytest)
 	@exec $(PY) -m pytest -m "not slow and not container and not gpu" $(ARGS)

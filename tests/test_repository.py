@@ -206,7 +206,7 @@ def test_dead_links_are_found(tmp_path: Path) -> None:
 def test_settings_named_in_the_documentation_exist() -> None:
     keys = keys_of(task_class(DEFAULT_TASK).config_type)
     named = re.compile(r"\b(?:data|model|loss|training|selection|evaluation)\.[a-z_]+(?:\.[a-z_]+)*(?!\w|/|\()")
-    files = {"py", "yaml", "md", "jsonl", "cli", "config", "engine", "losses", "schema", "safetensors"}
+    files = {"py", "yaml", "md", "jsonl", "api", "cli", "config", "engine", "losses", "schema", "safetensors"}
     wrong = [
         (page.name, path)
         for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]

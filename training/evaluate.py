@@ -28,6 +28,7 @@ from training.leaks.members import FILE as SPLIT_FILE
 from training.leaks.members import read_membership
 from training.predictions import FOLDER, KeepAnswers, KeptAnswers
 from training.provenance import determinism, prepare_environment
+from training.registry.hook import register_run
 from training.reporting.progress import Progress
 from training.requests import EvaluateRequest, PrepareRequest
 from training.run import Run, find_runs, resolve_run
@@ -138,6 +139,7 @@ class _Evaluation:
                 work.log.say(f"note: not the run's own dataset and best checkpoint: kept apart in evaluations/{place}")
             result = self._score(prepared, place)
             run.event("evaluated", split=split, place=place, looks=result["looks"])
+            register_run(run.folder, self.request.output, work.log.say)
         path = run.path("evaluations", place)
         work.log.say((path / "table.txt").read_text("utf-8"))
         work.log.say(f"{result['n']} {result['item']} of {split}, look {result['looks']}: {path / 'metrics.json'}")

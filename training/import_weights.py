@@ -24,6 +24,7 @@ from training.engine.state import Progress as Standing
 from training.heartbeat import beat
 from training.provenance import git_state, versions
 from training.publish import publish_pth
+from training.registry.hook import register_run
 from training.reporting.progress import Progress
 from training.requests import ImportRequest
 from training.run import IMPORTED, Run, create_run
@@ -117,6 +118,7 @@ def _make_run(
         store.mark_best(0)
         publish_pth(run, folder, "best_model.pth")
         run.event("imported", file=request.file.name, sha256=digest)
+    register_run(run.folder, request.output, work.log.say)
     return run
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from backend.errors import BadDataError, ConfigError, InterruptedRunError, UsageError, WorkerError
+from backend.errors import BadDataError, ConfigError, DivergedError, InterruptedRunError, UsageError, WorkerError
 from backend.files import write_atomic
 from training.config import LoadedConfig, config_hash, dump_yaml
 from training.data.source import DataSource
@@ -22,6 +22,7 @@ from training.extension import changes_of, check_extension
 from training.heartbeat import beat
 from training.named_files import content_of_files
 from training.provenance import git_state, versions
+from training.registry.hook import register_run
 from training.rented import RentedMachine
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
@@ -162,6 +163,7 @@ def _new_run(request: TrainRequest, work: Work) -> Run:
             "versions": versions(),
             "git": git_state(),
             "data": data_record(request.output / request.task / "a run", work.source),
+            "subtask": work.task.subtask,
         },
     )
 
@@ -179,9 +181,12 @@ def _train_run(run: Run, work: Work, machine: RentedMachine) -> int:
     with run.locked():
         log = work.log = RunLog(run.path("train.log"))
         log.say(f"log: {run.path('train.log')}")
-        with Progress(log) as display, machine.at_work(run, log.say), _accounted(run, work):
-            work.display = display
-            run_stages(run, work)
+        try:
+            with Progress(log) as display, machine.at_work(run, log.say), _accounted(run, work):
+                work.display = display
+                run_stages(run, work)
+        finally:
+            register_run(run.folder, work.request.output, log.say)
     return 0
 
 
@@ -191,6 +196,7 @@ def _accounted(run: Run, work: Work) -> Iterator[None]:
     run.update(state="running", error=None)
     run.event("started", command=shlex.join(getattr(work.request, "argv", ())), pid=os.getpid())
     _record_extension(run, work)
+    register_run(run.folder, work.request.output, work.log.say)
     try:
         yield
     except OtherDatasetError:
@@ -204,7 +210,8 @@ def _accounted(run: Run, work: Work) -> Iterator[None]:
         raise
     except BaseException as error:
         with suppress(OSError):
-            run.update(state="failed", error=str(error) if isinstance(error, WorkerError) else repr(error))
+            state = "diverged" if isinstance(error, DivergedError) else "failed"
+            run.update(state=state, error=str(error) if isinstance(error, WorkerError) else repr(error))
             run.event("failed", error=repr(error))
         raise
     finally:

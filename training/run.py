@@ -24,7 +24,7 @@ from training.clock import now_utc
 from training.files import JsonLines, read_json, read_json_lines, write_json
 from training.yaml_core import read_yaml, write_yaml
 
-UNFINISHED = ("running", "interrupted", "failed")
+UNFINISHED = ("running", "interrupted", "failed", "diverged")
 IMPORTED = "imported"  # the state of a run that only holds weights of another program
 METADATA = "metadata.yaml"
 
@@ -54,7 +54,7 @@ class Run:
         """
         lock = FileLock(self.path(".lock"))
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=0.5, poll_interval=0.02)  # a look at whether it is held holds it for an instant
         except Timeout as error:
             raise ConfigError(
                 f"{self.folder}: another worker is at work on this run; wait for it, stop it, or start a run of "

@@ -145,6 +145,11 @@ class Task(ABC):
     def __init__(self, config: Any) -> None:
         self.config = config
 
+    @property
+    def subtask(self) -> str | None:
+        """Which of several jobs under its name the task does here; the registry finds runs by it too."""
+        return None
+
     @staticmethod
     @abstractmethod
     def make_sample(folder: Path, seed: int = 42) -> None:

@@ -1,0 +1,152 @@
+"""Which run is the best, which are shown, and which one is meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backend.errors import UsageError
+from training.registry.entry import Entry
+from training.registry.index import Registry
+from training.registry.names import named_run
+from training.registry.ranking import own_metric, ranked
+from training.registry.selection import select, sort_by
+
+from .made import make_run
+
+A, B, C, D, E = (f"20261125_1{at}0000_{name}" for at, name in enumerate("abcde"))
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    make_run(tmp_path, A, metrics={"val/loss": 0.5, "val/csi": 0.1, "test/loss": 0.1})
+    make_run(tmp_path, B, metrics={"val/loss": 0.4, "val/csi": 0.3}, subtask="rain")
+    make_run(tmp_path, C, metrics={"val/loss": 0.1}, is_sample=True)
+    make_run(tmp_path, D, metrics={"val/loss": 0.2}, state="interrupted", dataset="e" * 32)
+    make_run(tmp_path, E, task="video", metrics={"val/auc": 0.9}, selection=("val/auc", "max"))
+    return Registry(tmp_path / "registry.json", tmp_path)
+
+
+def ids(entries: list[Entry]) -> list[str]:
+    return [entry["run_id"] for entry in entries]
+
+
+def test_only_finished_runs_on_real_data_are_ranked(registry: Registry) -> None:
+    entries = registry.entries()
+    assert ids(ranked(entries, "convlstm", "val/loss", "min")) == [B, A]
+    assert ids(ranked(entries, "convlstm", "val/loss", "max")) == [A, B]
+    assert ids(ranked(entries, "rain", "val/loss", "min")) == [B]
+
+
+def test_of_equals_the_newest_is_first(tmp_path: Path) -> None:
+    for run_id in (A, B, C):
+        make_run(tmp_path, run_id, metrics={"val/loss": 0.5})
+    entries = Registry(tmp_path / "registry.json", tmp_path).entries()
+    for mode in ("min", "max"):
+        assert ids(ranked(entries, "convlstm", "val/loss", mode)) == [C, B, A]
+
+
+def test_a_run_whose_folder_is_gone_is_not_the_best(registry: Registry, tmp_path: Path) -> None:
+    registry.entries()
+    (tmp_path / "convlstm" / B).rename(tmp_path / "elsewhere")
+    assert ids(ranked(registry.entries(), "convlstm", "val/loss", "min")) == [A]
+
+
+def test_a_metric_that_only_the_folders_have_ranks_too(tmp_path: Path) -> None:
+    many = {f"val/score_{number}": 0.0 for number in range(70)}
+    for run_id, value in ((A, 0.2), (B, 0.7)):
+        make_run(tmp_path, run_id, metrics={**many, "val/score_1_lead_1": value, "val/loss": 0.1})
+    entries = Registry(tmp_path / "registry.json", tmp_path).entries()
+    assert "val/score_1_lead_1" not in entries[0]["metrics"]
+    first = ranked(entries, "convlstm", "val/score_1_lead_1", "max")[0]
+    assert (first["run_id"], first["metrics"]["val/score_1_lead_1"]) == (B, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "mode", "words"),
+    [
+        ("convlstm", "test/loss", "min", "by validation alone.*take val/loss"),
+        ("convlstm", "val/los", "min", "did you mean val/loss"),
+        ("convlstm", "csi", "max", "did you mean val/csi"),
+        ("convlstm", "val/loss", "lowest", "expected min or max"),
+        ("convlstm", "best_val_metric", "max", "is val/loss, whose mode is min, not max"),
+        ("conv", "val/loss", "min", "no runs; there are runs of convlstm, video"),
+    ],
+)
+def test_what_cannot_be_ranked_is_one_line(registry: Registry, task: str, metric: str, mode: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        ranked(registry.entries(), task, metric, mode)
+    assert "\n" not in str(caught.value)
+
+
+def test_runs_on_the_sample_alone_have_no_best(tmp_path: Path) -> None:
+    make_run(tmp_path, A, metrics={"val/loss": 0.5}, is_sample=True)
+    with pytest.raises(UsageError, match="built-in sample, which never counts"):
+        ranked(Registry(tmp_path / "registry.json", tmp_path).entries(), "convlstm", "val/loss", "min")
+
+
+def test_best_val_metric_ranks_only_where_it_is_one_metric(tmp_path: Path, registry: Registry) -> None:
+    assert ids(ranked(registry.entries(), "convlstm", "best_val_metric", "min")) == [B, A]
+    assert own_metric(registry.entries(), "video") == ("val/auc", "max")
+    make_run(tmp_path, "20261126_000000_f", metrics={"val/csi": 0.3}, selection=("val/csi", "max"))
+    with pytest.raises(UsageError, match=r"not the same in these runs: val/csi \(max\), val/loss \(min\)"):
+        ranked(registry.entries(), "convlstm", "best_val_metric", "min")
+    with pytest.raises(UsageError, match="name one with --metric and --mode"):
+        own_metric(registry.entries(), "convlstm")
+
+
+# --- selection ------------------------------------------------------------------------------------------------------
+
+
+def test_the_list_is_filtered_and_sorted(registry: Registry) -> None:
+    entries = registry.entries()
+    assert ids(select(entries, "rain", (), None)) == [B]
+    assert ids(select(entries, None, ("interrupted",), None)) == [D]
+    assert ids(select(entries, None, (), "ee")) == [D]
+    assert ids(sort_by(entries, "val/loss", False)) == [C, D, B, A, E]
+    assert ids(sort_by(entries, "val/loss", True)) == [A, B, D, C, E]
+    with pytest.raises(UsageError, match="there is no such state; there are running, killed"):
+        select(entries, None, ("done",), None)
+    with pytest.raises(UsageError, match="by validation alone"):
+        sort_by(entries, "test/loss", False)
+    with pytest.raises(UsageError, match="did you mean val/loss"):
+        sort_by(entries, "val/lss", False)
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_named_by_id_beginning_or_folder(registry: Registry, tmp_path: Path) -> None:
+    entries = registry.entries()
+    folder = tmp_path / "convlstm" / A
+    (folder / "checkpoints" / "step-00000024").mkdir(parents=True)
+    names = [A, A[:-1], A[:11], f"convlstm/{A}", str(folder), str(folder / "checkpoints" / "step-00000024")]
+    assert [named_run(registry, entries, name)["run_id"] for name in names] == [A] * len(names)
+
+
+def test_an_id_that_others_begin_with_is_that_run(tmp_path: Path) -> None:
+    make_run(tmp_path, A)
+    make_run(tmp_path, f"{A}_2")
+    registry = Registry(tmp_path / "registry.json", tmp_path)
+    assert named_run(registry, registry.entries(), A)["run_id"] == A
+
+
+def test_what_is_ambiguous_or_unknown_is_one_line(registry: Registry, tmp_path: Path) -> None:
+    make_run(tmp_path, A, task="video")
+    entries = registry.entries()
+    with pytest.raises(UsageError, match=rf"20261125_1: matches 6 runs \(video/{E}, .*…\); name more of it"):
+        named_run(registry, entries, "20261125_1")
+    with pytest.raises(UsageError, match=f"matches 2 runs .*video/{A}"):
+        named_run(registry, entries, A)
+    assert named_run(registry, entries, f"video/{A}")["task"] == "video"
+    with pytest.raises(UsageError, match=f"2025: no such run in .*the newest is {E}"):
+        named_run(registry, entries, "2025")
+    with pytest.raises(UsageError, match="no such run"):
+        named_run(registry, [], "")
+
+
+def test_a_folder_that_is_not_on_the_list_is_looked_at(registry: Registry, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", A, state="running", metrics={"val/loss": 0.7})
+    found = named_run(registry, registry.entries(), str(other))
+    assert (found["folder"], found["state"], found["metrics"]["val/loss"]) == (str(other), "killed", 0.7)

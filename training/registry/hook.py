@@ -1,0 +1,21 @@
+"""What a training tells the registry. Nothing here can fail or hold up the training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from training.registry.index import Registry
+from training.registry.place import registry_place
+
+_PATIENCE_SECONDS = 2.0  # a machine that is about to go away gives ten for everything
+
+
+def register_run(folder: Path, output: Path, say: Callable[[str], None]) -> None:
+    """Put the run on the list as it is now; where that does not work, a warning, since `runs` finds it anyway."""
+    path = registry_place(output, os.environ)
+    try:
+        Registry(path, output, say).register(folder, _PATIENCE_SECONDS)
+    except Exception as error:  # whatever it is: the training is worth more than its line in a list
+        say(f"warning: the run is not noted in {path} ({error}); the training goes on, and `runs list` finds it anyway")
