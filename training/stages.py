@@ -101,6 +101,7 @@ def _tell_assembled(run: Run, work: Work, engine: Engine, choices: dict[str, Cho
         device=device_facts(engine.device),
         automatic={key: str(choice) for key, choice in choices.items()},
         parameters={"total": parameters, "trained": trained},
+        card=work.task.card(engine.facts).to_json(),
     )
     work.log.say(f"model: {parameters:,} numbers, {trained:,} of them trained")
     for key in ("training.num_workers", "training.micro_batch_size"):

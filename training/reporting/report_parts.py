@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import operator
+import os
 import re
-import statistics
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from training.reporting.run_folder import Record, RunFolder
-from training.reporting.units import duration, moment
+from training.reporting.run_folder import RunFolder
+from training.reporting.units import moment
+from training.shown import without_secrets
 
 _COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 _FILES = {
@@ -26,6 +27,7 @@ _FILES = {
     "best_model.pth": "the best weights, for other programs",
     "evaluations": "scores with counts and definitions",
     "figures": "every figure as PNG and SVG",
+    "MODEL_CARD.md": "what the model is, was trained on and can do, with a methods paragraph and references",
 }
 
 
@@ -46,6 +48,8 @@ def heading(run: RunFolder) -> dict[str, Any]:
         "best_step": result.get("best_step") or run.best_step,
         "selection": result.get("selection") or {},
         "steps": max((record["step"] for record in run.metrics), default=0),
+        "preset": metadata.get("preset"),
+        "started": next((moment(event["time"]) for event in run.events if event.get("time")), None),
     }
 
 
@@ -85,8 +89,10 @@ def _goal(name: str, condition: str, value: float | None) -> dict[str, str]:
 def dataset(run: RunFolder) -> dict[str, Any]:
     """Which data, as preparation summed it up."""
     found = run.metadata.get("dataset") or {}
+    path = (run.metadata.get("data") or {}).get("path")
     return {
-        "path": (run.metadata.get("data") or {}).get("path"),
+        "path": path,
+        "name": Path(os.path.normpath(run.path / path)).name if path else None,
         "kind": found.get("kind"),
         "fingerprint": found.get("fingerprint"),
         "summary": [str(line) for line in found.get("summary") or []],
@@ -136,87 +142,7 @@ def _text(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else moment(str(value))
-
-
-def story(run: RunFolder) -> dict[str, Any]:
-    """The processes that worked on the run, one after another: from when to when, how each ended, what it redid."""
-    sessions = [_session(events) for events in _by_start(run.events)]
-    for number, session in enumerate(sessions, start=1):
-        session["ended"] = session["ended"] or _unsaid(run, last=number == len(sessions))
-    redone = [session["redone"] for session in sessions if session["redone"]]
-    return {
-        "sessions": sessions,
-        "interruptions": max(len(sessions) - 1, 0),
-        "redone": sum(redone),
-        "happened": [
-            _happening(event) for event in run.events if event.get("event") in ("micro-batch", "refused step")
-        ],
-    }
-
-
-def _by_start(events: list[Record]) -> list[list[Record]]:
-    groups: list[list[Record]] = []
-    for event in events:
-        if event.get("event") == "started" or not groups:
-            groups.append([])
-        groups[-1].append(event)
-    return groups
-
-
-def _session(events: list[Record]) -> dict[str, Any]:
-    ends = {
-        "interrupted": lambda e: f"stopped by {e.get('signal') or 'request'}; the last step was saved",
-        "failed": lambda e: f"failed: {e.get('error')}",
-        "finished": lambda e: "finished",
-    }
-    ended = [ends[event["event"]](event) for event in events if event.get("event") in ends]
-    resumed = next((event for event in events if event.get("event") == "resumed"), {})
-    return {
-        "from": moment(events[0].get("time", "")),
-        "to": moment(events[-1].get("time", "")),
-        "step": resumed.get("step", 0),
-        "redone": resumed.get("steps_done_again", 0),
-        "ended": ended[-1] if ended else "",
-    }
-
-
-def _unsaid(run: RunFolder, last: bool) -> str:
-    if not last:
-        return "killed without a word"
-    return "reached this report" if "test" in run.evaluations else "at work, or killed without a word"
-
-
-def _happening(event: Record) -> str:
-    facts = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("time", "event", "step"))
-    return f"{moment(event.get('time', ''))}, step {event.get('step')}: {event['event']} ({facts})"
-
-
-def speed(run: RunFolder) -> dict[str, Any] | None:
-    """Throughput and waiting as medians of the logged steps, and where the time went."""
-    if not run.training:
-        return None
-    sessions = [(events[0].get("time"), events[-1].get("time")) for events in _by_start(run.events)]
-    worked = sum(_seconds(first, last) for first, last in sessions)
-    return {
-        "items_per_second": _median(run, "items_per_second"),
-        "data_wait": _median(run, "data_wait"),
-        "validations": len(run.validations),
-        "validating": duration(sum(record.get("seconds") or 0 for record in run.validations)),
-        "worked": duration(worked) if worked else None,
-    }
-
-
-def _median(run: RunFolder, key: str) -> float | None:
-    values = [record[key] for record in run.training if isinstance(record.get(key), int | float)]
-    return statistics.median(values) if values else None
-
-
-def _seconds(first: str | None, last: str | None) -> float:
-    try:
-        return (datetime.fromisoformat(str(last)) - datetime.fromisoformat(str(first))).total_seconds()
-    except ValueError:
-        return 0.0
+    return f"{value:.4g}" if isinstance(value, float) else without_secrets(moment(str(value)))
 
 
 def settings(run: RunFolder) -> list[dict[str, Any]]:
@@ -227,6 +153,18 @@ def settings(run: RunFolder) -> list[dict[str, Any]]:
         {"key": key, "value": text, "chosen": _is_chosen(key, chosen), "became": automatic.get(key)}
         for key, text in _flat(run.config, "")
     ]
+
+
+def differences(run: RunFolder) -> dict[str, Any] | None:
+    """The settings that differ from the preset, as (key, the preset's value, the value here); None if not recorded."""
+    found = run.metadata.get("differences")
+    if not isinstance(found, dict):
+        return None
+    keys = (found.get("keys") or {}).items()
+    return {
+        "preset": found.get("preset"),
+        "keys": [(key, *(", ".join(text for _, text in _flat(value, "")) or "none" for value in pair)) for key, pair in keys],
+    }
 
 
 def _is_chosen(key: str, chosen: Mapping[str, Any]) -> bool:
@@ -251,7 +189,7 @@ def repeat(run: RunFolder) -> dict[str, Any]:
     """What is needed to get the same again."""
     metadata = run.metadata
     return {
-        "command": metadata.get("command"),
+        "command": without_secrets(str(metadata["command"])) if metadata.get("command") else None,
         "task": metadata.get("task") or "TASK",
         "seed": metadata.get("seed"),
         "config_hash": metadata.get("config_hash"),
