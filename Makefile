@@ -79,8 +79,8 @@ evaluate: $(READY) ## Score a run's best weights: RUN= (DATA=, ARGS="--split tes
 predict: $(READY) ## Apply a run's best weights: RUN= DATA=<folder of raw files> ARGS="--out folder"
 	@$(NEED_RUN)$(WORKER) predict "$(RUN)" $(if $(DATA),"$(DATA)") $(ARGS)
 
-report: $(READY) ## Write a run's report anew: RUN=
-	@$(NEED_RUN)$(WORKER) report "$(RUN)" $(ARGS)
+report: $(READY) ## Write a run's report and model card anew, and the list of runs: RUN= (without it, of all runs)
+	@$(WORKER) report $(if $(RUN),"$(RUN)",--all) $(ARGS)
 
 test: $(READY_DEV) ## All tests but the slow ones and those that need a container or a GPU (ARGS= goes to pytest)
 	@exec $(PY) -m pytest -m "not slow and not container and not gpu" $(ARGS)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from backend.errors import BadDataError, ConfigError, InterruptedRunError, WorkerError
 from backend.files import write_atomic
 from training.config import LoadedConfig, config_hash, dump_yaml
+from training.config_difference import differences
 from training.data.source import DataSource
 from training.doctor.run import job_of, preflight
 from training.engine.interruption import StopRequest
@@ -129,6 +130,7 @@ def _new_run(request: TrainRequest, work: Work) -> Run:
             "config_hash": config_hash(config),
             "preset": work.loaded.preset,
             "set_by_user": dict(work.loaded.user_set),
+            "differences": differences(work.loaded),
             "command": shlex.join(request.argv),
             "seed": config.training.seed,
             "versions": versions(),
@@ -147,13 +149,35 @@ def _unchanged(run: Run, work: Work) -> bool:
 
 
 def _train_run(run: Run, work: Work, machine: RentedMachine) -> int:
-    with run.locked():
+    with _listed(work), run.locked():
         log = work.log = RunLog(run.path("train.log"))
         log.say(f"log: {run.path('train.log')}")
         with Progress(log) as display, machine.at_work(run, log.say), _accounted(run, work):
             work.display = display
             run_stages(run, work)
     return 0
+
+
+@contextmanager
+def _listed(work: Work) -> Iterator[None]:
+    """Afterwards the list of all runs is written anew, unless the machine may be gone in seconds."""
+    try:
+        yield
+    except InterruptedRunError:
+        raise
+    except BaseException:
+        _list_runs(work)
+        raise
+    _list_runs(work)
+
+
+def _list_runs(work: Work) -> None:
+    from training.reporting.index_page import write_index
+
+    try:
+        write_index(work.request.output)
+    except Exception as error:  # whatever it is: the run is worth more than the list
+        work.log.say(f"the list of runs could not be written ({error!r}); `report --all` makes it anew")
 
 
 @contextmanager
@@ -188,4 +212,4 @@ def _record_extension(run: Run, work: Work) -> None:
         return
     run.event("extended", changed=changed, config_hash=config_hash(config))
     write_atomic(run.path("config.yaml"), dump_yaml(config))
-    run.update(config_hash=config_hash(config))
+    run.update(config_hash=config_hash(config), differences=differences(work.loaded))

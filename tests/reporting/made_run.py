@@ -33,6 +33,7 @@ def make_run(folder: Path, *, finished: bool = True, is_sample: bool = True, wea
     write_yaml(run / "metadata.yaml", metadata(finished, is_sample, weak))
     write_lines(run / "metrics.jsonl", metric_lines(240 if finished else 120))
     write_lines(run / "events.jsonl", EVENTS if finished else EVENTS[:6])
+    (run / "usage.json").write_text('{"seconds": 720.0, "priced_seconds": 720.0, "cost": 0.08}\n')
     for name in ("split.json", "train.log", "training_history.json", "best_model.pth"):
         (run / name).write_text("{}\n")
     if finished:
@@ -158,7 +159,8 @@ def metadata(finished: bool, is_sample: bool, weak: bool) -> dict[str, Any]:
         "task": "convlstm",
         "config_hash": "5f0c1e2d3b4a59687706f5e4d3c2b1a0ffeeddccbbaa99887766554433221100",
         "preset": "sample",
-        "set_by_user": {"training.seed": 7, "goals": {"test/csi_35_lead_1": ">0.4"}},
+        "set_by_user": {"training.seed": "--set training.seed", "goals": "my.yaml"},
+        "differences": {"preset": "sample", "keys": {"training.seed": [42, 7], "goals": [{}, CONFIG["goals"]]}},
         "command": "train --task convlstm --data sample --set training.seed=7",
         "data": {"path": None, "is_sample": is_sample},
         "seed": 7,
@@ -177,21 +179,39 @@ def metadata(finished: bool, is_sample: bool, weak: bool) -> dict[str, Any]:
         "device": {"kind": "cpu", "name": "x86_64", "threads": 2},
         "automatic": {
             "training.micro_batch_size": "4 (about 210 MiB a row, 6.1 GiB free)",
-            "training.amp": "off (CPU)",
+            "training.amp": "fp32 (the CPU has no matrix units for bf16)",
         },
         "parameters": {"total": 218431, "trained": 218431},
         "determinism": {"asked": False, "not_deterministic": []},
+        "card": CARD,
     }
     if finished:
         content["result"] = {
             "best_step": 200,
-            "selection": {"metric": "val/loss", "value": 0.0819},
+            "selection": {"metric": "val/loss", "mode": "min", "value": 0.0819},
             "val/loss": 0.0819,
             "test/loss": 0.0712,
         }
     return content
 
 
+CARD: dict[str, Any] = {
+    "what": "It forecasts radar.",
+    "uses": ["Nowcasting."],
+    "limits": ["No warning system."],
+    "method": ["The model was a convolutional LSTM (Shi et al. 2015)."],
+    "references": [
+        {
+            "key": "shi2015convlstm",
+            "short": "Shi et al. 2015",
+            "kind": "inproceedings",
+            "author": "Shi, Xingjian and others",
+            "title": "Convolutional LSTM Network",
+            "year": 2015,
+            "more": {"volume": "28"},
+        }
+    ],
+}
 WEAK = (
     "This split is weak: 0.40 h lie between two of its sides (a window is 0.77 h long), which may show the same "
     "weather, so scores may be too good. Honest scores need three or more separate events."
@@ -264,7 +284,17 @@ CONFIG: dict[str, Any] = {
     "task": "convlstm",
     "data": {"input_steps": 8, "prediction_steps": 7, "stride": 2, "downsample_size": [64, 64], "min_dbz": -29.0},
     "model": {"hidden_dims": [24, 24], "init_from": None},
-    "training": {"epochs": 12, "batch_size": 4, "learning_rate": 0.002, "seed": 7, "amp": "auto"},
+    "training": {
+        "epochs": 12,
+        "batch_size": 4,
+        "learning_rate": 0.002,
+        "weight_decay": 1e-5,
+        "schedule": "cosine",
+        "warmup_steps": 10,
+        "clip_grad_norm": 1.0,
+        "seed": 7,
+        "amp": "auto",
+    },
     "selection": {"metric": "val/loss", "mode": "min"},
     "goals": {"test/csi_35_lead_1": ">0.4", "test/csi_50_lead_7": ">=0.5", "test/nothing": "<1"},
 }

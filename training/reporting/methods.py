@@ -60,9 +60,8 @@ def _optimisation(run: RunFolder) -> list[str]:
         text += f"; the norm of the gradient was limited to {training['clip_grad_norm']:g} ({papers.CLIPPING.short})"
     sentences = [f"{text}."]
     if training.get("ema_decay") is not None:
-        sentences.append(
-            f"A moving average of the weights (decay {training['ema_decay']:g}; {papers.AVERAGING.short}) was evaluated."
-        )
+        decay = f"decay {training['ema_decay']:g}; {papers.AVERAGING.short}"
+        sentences.append(f"A moving average of the weights ({decay}) was evaluated.")
     kind = precision(run)
     paper = {"bf16": papers.BF16, "fp16": papers.FP16}.get(kind)
     if kind != "unknown":
@@ -102,12 +101,12 @@ def _seed(run: RunFolder) -> Any:
 
 def _selection(run: RunFolder) -> list[str]:
     head = heading(run)
-    metric, value = head["selection"].get("metric"), head["selection"].get("value")
-    if head["best_step"] is None or not metric:
+    chosen = head["selection"]
+    if head["best_step"] is None or not chosen["metric"]:
         return []
-    way = {"min": "lowest", "max": "highest"}.get((run.config.get("selection") or {}).get("mode", ""), "best")
-    number = f" ({significant(value)})" if isinstance(value, int | float) else ""
-    return [f"The weights of step {head['best_step']:,} were kept, which had the {way} {metric}{number} in training."]
+    way = {"min": "lowest", "max": "highest"}.get(chosen["mode"], "best")
+    number = f" ({significant(chosen['value'])})" if chosen["value"] is not None else ""
+    return [f"The weights of step {head['best_step']:,} were kept, which had the {way} {chosen['metric']}{number}."]
 
 
 def _effort(run: RunFolder) -> list[str]:
@@ -115,4 +114,5 @@ def _effort(run: RunFolder) -> list[str]:
     if spent["hours"] is None:
         return []
     pace = f", {significant(step)} s a step" if step else ""
-    return [f"All of it took {significant(spent['hours'])} {spent['kind']} hours on {heading(run)['device'] or 'an unknown device'}{pace}."]
+    device = heading(run)["device"] or "an unknown device"
+    return [f"All of it took {significant(spent['hours'])} {spent['kind']} hours ({device}){pace}."]

@@ -46,10 +46,20 @@ def heading(run: RunFolder) -> dict[str, Any]:
         "parameters": (metadata.get("parameters") or {}).get("total"),
         "device": _device(metadata.get("device") or {}),
         "best_step": result.get("best_step") or run.best_step,
-        "selection": result.get("selection") or {},
+        "selection": _selection(run.config.get("selection") or {}, result.get("selection") or {}),
         "steps": max((record["step"] for record in run.metrics), default=0),
         "preset": metadata.get("preset"),
         "started": next((moment(event["time"]) for event in run.events if event.get("time")), None),
+    }
+
+
+def _selection(asked: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """By which metric the best checkpoint is chosen, which way is better, and the best value; None if not known."""
+    value = found.get("value")
+    return {
+        "metric": found.get("metric") or asked.get("metric"),
+        "mode": found.get("mode") or asked.get("mode"),
+        "value": value if isinstance(value, int | float) else None,
     }
 
 
@@ -160,10 +170,10 @@ def differences(run: RunFolder) -> dict[str, Any] | None:
     found = run.metadata.get("differences")
     if not isinstance(found, dict):
         return None
-    keys = (found.get("keys") or {}).items()
+    changed = found.get("keys") or {}
     return {
         "preset": found.get("preset"),
-        "keys": [(key, *(", ".join(text for _, text in _flat(value, "")) or "none" for value in pair)) for key, pair in keys],
+        "keys": [(key, _text(there) or "none", _text(here) or "none") for key, (there, here) in changed.items()],
     }
 
 

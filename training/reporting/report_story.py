@@ -6,18 +6,19 @@ import json
 import statistics
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import Any
 
 from training.reporting.run_folder import Record, RunFolder
 from training.reporting.units import duration, moment
 
+_HAPPENINGS = ("micro-batch", "refused step", "extended", "not drawn")
 _ENDS = ("interrupted", "failed", "finished")
 
 
 def story(run: RunFolder) -> dict[str, Any]:
     """The processes that worked on the run, one after another: from when to when, how each ended, what it redid."""
-    groups = by_start(run.events)
+    groups = by_start(run)
     sessions = [_session(events) for events in groups]
     for number, session in enumerate(sessions, start=1):
         session["ended"] = session["ended"] or _unsaid(run, last=number == len(sessions))
@@ -31,26 +32,39 @@ def story(run: RunFolder) -> dict[str, Any]:
         "redoing": duration(redone * step) if step and redone else None,
         "starting": duration(sum(starting)),
         "still": duration(_still(groups)),
-        "happened": [
-            _happening(event) for event in run.events if event.get("event") in ("micro-batch", "refused step", "extended")
-        ],
+        "happened": [_happening(event) for event in run.events if event.get("event") in _HAPPENINGS],
     }
 
 
-def by_start(events: Sequence[Record]) -> list[list[Record]]:
-    """The events of each process, to its end; what later commands did to the run (`evaluated`) is left out."""
+def by_start(run: RunFolder) -> list[list[Record]]:
+    """The events of each process, to its end; what later commands did to the run (`evaluated`) is left out.
+
+    The last of the lines that a killed one logged stands for its end.
+    """
     groups: list[list[Record]] = []
-    for event in events:
+    for event in run.events:
         if event.get("event") == "started" or not groups:
             groups.append([])
         groups[-1].append(event)
-    return [_to_its_end(group) for group in groups]
+    begins = [str(group[0].get("time", "")) for group in groups]
+    return [
+        _with_last_line(run, _to_its_end(group), until)
+        for group, until in zip(groups, [*begins[1:], "~"], strict=False)
+    ]
 
 
 def _to_its_end(events: list[Record]) -> list[Record]:
     own = [event for event in events if event.get("event") != "evaluated"] or events
     before = list(takewhile(lambda event: event.get("event") not in _ENDS, own))
     return own[: len(before) + 1]
+
+
+def _with_last_line(run: RunFolder, events: list[Record], until: str) -> list[Record]:
+    last = str(events[-1].get("time", ""))
+    if events[-1].get("event") in _ENDS:
+        return events
+    logged = max((line["time"] for line in run.metrics if last < str(line.get("time", "")) < until), default=None)
+    return [*events, {"time": logged, "event": "logged"}] if logged else events
 
 
 def _session(events: list[Record]) -> dict[str, Any]:
@@ -96,7 +110,7 @@ def _starting(events: list[Record]) -> float:
 
 def _still(groups: Sequence[list[Record]]) -> float:
     """Seconds in which nobody worked on the run, from the last sign of one process to the start of the next."""
-    return sum(_seconds(before[-1], after[0]) for before, after in zip(groups, groups[1:], strict=False))
+    return sum(_seconds(before[-1], after[0]) for before, after in pairwise(groups))
 
 
 def speed(run: RunFolder) -> dict[str, Any] | None:
@@ -118,7 +132,7 @@ def used(run: RunFolder) -> dict[str, Any]:
     device = run.metadata.get("device") or {}
     seconds, cost = _noted(run)
     if seconds is None:
-        seconds = sum(_seconds(events[0], events[-1]) for events in by_start(run.events))
+        seconds = sum(_seconds(events[0], events[-1]) for events in by_start(run))
     return {
         "kind": "GPU" if device.get("kind") == "cuda" else "CPU" if device.get("kind") == "cpu" else "device",
         "hours": seconds / 3600 if seconds else None,

@@ -23,14 +23,13 @@ class RunRow:
     state: str
     folder: str
     is_sample: bool
-    started: str = ""  # as the run's events write it
     data: str = ""  # the dataset's fingerprint
     metric: str = ""  # by which the run chose its best checkpoint, on val
     mode: str = ""  # min or max
     value: float | None = None  # of that metric
     verdict: str = ""
     goals_reached: int = 0
-    goals: int = 0
+    goals: int = 0  # 0 also where nothing was evaluated yet
     hours: float | None = None
     device: str = ""  # GPU or CPU
     has_report: bool = False
@@ -41,7 +40,9 @@ class RunRow:
 
 def index_rows(output: Path) -> list[RunRow]:
     """All runs under ``output``, newest first; a run whose metadata cannot be read stands there as ``unreadable``."""
-    rows = [_row(output, path.parent) for path in output.glob("*/*/metadata.yaml") if not path.parent.name.startswith(".")]
+    rows = [
+        _row(output, path.parent) for path in output.glob("*/*/metadata.yaml") if not path.parent.name.startswith(".")
+    ]
     return sorted(_with_best(rows), key=lambda row: (row.run_id, row.task), reverse=True)
 
 
@@ -60,14 +61,13 @@ def _row(output: Path, folder: Path) -> RunRow:
         state=head["state"],
         folder=relative,
         is_sample=head["is_sample"],
-        started=str(next((event.get("time") for event in run.events), "") or ""),
         data=str((run.metadata.get("dataset") or {}).get("fingerprint") or ""),
-        metric=str(selection.get("metric") or ""),
-        mode=str(selection.get("mode") or (run.config.get("selection") or {}).get("mode") or ""),
-        value=selection.get("value") if isinstance(selection.get("value"), int | float) else None,
+        metric=selection["metric"] or "",
+        mode=selection["mode"] or "",
+        value=selection["value"],
         verdict=verdict.sentence if verdict else "",
         goals_reached=verdicts.count("reached"),
-        goals=len(verdicts),
+        goals=len(verdicts) if run.evaluations else 0,
         hours=spent["hours"],
         device=spent["kind"],
         has_report=(folder / "report.html").is_file(),

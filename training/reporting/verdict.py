@@ -21,7 +21,7 @@ class RowVerdict:
 
     @property
     def kind(self) -> str:
-        """``good`` where every known column is won, ``bad`` where none is, else ``mixed``; ``none`` if none is known."""
+        """``good`` where every known column is won, ``bad`` where none is, else ``mixed``; ``none`` without any."""
         if not self.known:
             return "none"
         return "good" if self.won == self.known else "mixed" if self.won else "bad"
@@ -61,7 +61,7 @@ def better(model: float | None, other: float | None, way: Way | None) -> bool | 
 
 
 def verdict_of(evaluation: Mapping[str, Any]) -> Verdict | None:
-    """The verdict on an evaluation (the content of `metrics.json`); None where it has no baseline to be held against."""
+    """The verdict on an evaluation (the content of `metrics.json`); None where no baseline was scored."""
     layout = layout_of(evaluation.get("record") or {})
     if layout is None or layout.baseline is None or layout.judged is None:
         return None
@@ -72,7 +72,9 @@ def verdict_of(evaluation: Mapping[str, Any]) -> Verdict | None:
     metrics = {name.removeprefix(f"{split}/"): value for name, value in evaluation.get("metrics", {}).items()}
     columns = list(table.columns[:-1] if table.pooled else table.columns)
     rows = _judge(layout, table, metrics, len(columns))
-    return Verdict(layout.baseline, layout.judged, rows, columns, _sentence(layout.baseline, layout.judged, rows, columns))
+    return Verdict(
+        layout.baseline, layout.judged, rows, columns, _sentence(layout.baseline, layout.judged, rows, columns)
+    )
 
 
 def _judge(layout: Layout, table: Table, metrics: Mapping[str, float], columns: int) -> list[RowVerdict]:

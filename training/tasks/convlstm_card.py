@@ -130,12 +130,12 @@ def _data(data: RadarDataSection, facts: Mapping[str, Any]) -> list[str]:
     grid = facts.get("grid", "the grid of the files")
     reduced = f", brought there by {_METHODS[data.downsample_method]}" if data.downsample_size else ""
     fill = "the lowest reflectivity" if data.fill_means == "no_echo" else "missing"
+    windows = f"Windows of {data.input_steps} input and {data.prediction_steps} target frames{cadence}"
+    scaled = f"Reflectivity was clipped to {data.min_dbz:g} to {data.max_dbz:g} dBZ and scaled to 0 to 1"
     return [
         f"{levels} of the radar volumes was a sequence of its own, on {grid}{reduced}.",
-        f"Windows of {data.input_steps} input and {data.prediction_steps} target frames{cadence} began every "
-        f"{data.stride} frames; none reached over a break in time.",
-        f"Reflectivity was clipped to {data.min_dbz:g} to {data.max_dbz:g} dBZ, scaled to 0 to 1 and stored in "
-        f"{data.pack_bits} bits; fill values counted as {fill}.",
+        f"{windows} began every {data.stride} frames; none reached over a break in time.",
+        f"{scaled}, in {data.pack_bits} bits; fill values counted as {fill}.",
     ]
 
 
@@ -143,8 +143,8 @@ def _model(model: ConvLSTMSection) -> tuple[str, list[Reference]]:
     layers = len(model.hidden_dims)
     channels = ", ".join(map(str, model.hidden_dims))
     text = (
-        f"The model was a convolutional LSTM ({SHI.short}) of {layers} layer{'s' if layers > 1 else ''} with {channels} "
-        f"hidden channels and {model.kernel_size}x{model.kernel_size} kernels"
+        f"The model was a convolutional LSTM ({SHI.short}) of {layers} layer{'s' if layers > 1 else ''} with "
+        f"{channels} hidden channels and {model.kernel_size}x{model.kernel_size} kernels"
     )
     references = []
     if model.norm != "none":
@@ -174,8 +174,9 @@ def _loss(loss: RadarLossSection) -> tuple[str, list[Reference]]:
 
 def _scores(config: ConvLSTMConfig) -> list[str]:
     thresholds = ", ".join(f"{threshold:g}" for threshold in config.evaluation.thresholds_dbz)
-    return [
-        f"Forecasts were verified by CSI, POD, FAR, frequency bias and HSS ({WILKS.short}) at {thresholds} dBZ, by mean "
-        f"absolute and root mean square error, and by SSIM ({SSIM.short}), for each lead and pooled, beside persistence "
-        "on the identical pixels."
-    ]
+    text = (
+        f"Forecasts were verified by CSI, POD, FAR, frequency bias and HSS ({WILKS.short}) at {thresholds} dBZ, by "
+        f"mean absolute and root mean square error, and by SSIM ({SSIM.short}), for each lead and pooled, beside "
+        "persistence on the identical pixels."
+    )
+    return [text]
