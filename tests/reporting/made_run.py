@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.reporting.radar_figures import draw_nowcast
+from training.scores.layout import Baseline, Judged, Layout, Row, Table
 from training.scores.radar import NowcastScores
 from training.yaml_core import write_yaml
 
@@ -40,6 +41,49 @@ def make_run(folder: Path, *, finished: bool = True, is_sample: bool = True, wea
         for seed, split in enumerate(("val", "test")):
             write_evaluation(run, split, seed, is_sample)
         write_figure(run)
+    return run
+
+
+def make_output(output: Path) -> Path:
+    """Runs of two tasks, best to worst: convlstm's c, a, b (the sample is better and does not count), tiny's y, x."""
+    light(output, "convlstm", "20261101_100000_a", 0.081)
+    light(output, "convlstm", "20261102_100000_b", 0.092)
+    light(output, "convlstm", "20261103_100000_c", 0.075, data="77aa00")
+    light(output, "convlstm", "20261104_100000_sample", 0.01, is_sample=True)
+    light(output, "convlstm", "20261105_100000_failed", None, state="failed")
+    light(output, "tiny", "20261106_100000_x", 0.6, selection=("val/auc", "max"))
+    light(output, "tiny", "20261107_100000_y", 0.7, selection=("val/auc", "max"))
+    return output
+
+
+def light(
+    output: Path,
+    task: str,
+    run_id: str,
+    value: float | None,
+    *,
+    state: str = "finished",
+    is_sample: bool = False,
+    data: str = "9d2a6f77c1",
+    selection: tuple[str, str] = ("val/loss", "min"),
+) -> Path:
+    """A run with little but its metadata and config; one that is finished has one score, beside a baseline's."""
+    run = output / task / run_id
+    run.mkdir(parents=True)
+    metric, mode = selection
+    content = metadata(False, is_sample, False) | {"run_id": run_id, "task": task, "state": state}
+    content["dataset"] |= {"fingerprint": data}
+    if state == "finished":
+        content["result"] = {"best_step": 200, "selection": {"metric": metric, "mode": mode, "value": value}}
+        folder = run / "evaluations" / "test"
+        folder.mkdir(parents=True)
+        table = Table("AUC", ["all"], [Row("pairs", ["auc"], "max")])
+        layout = Layout([table], baseline=Baseline("guessing", "draws lots", "guess_"), judged=Judged("AUC", "AUC"))
+        found = {"test/auc": value, "test/guess_auc": 0.5}
+        result = {"split": "test", "metrics": found, "record": {"layout": layout.to_json()}, "n": 9, "item": "pairs"}
+        (folder / "metrics.json").write_text(json.dumps(result))
+    write_yaml(run / "metadata.yaml", content)
+    write_yaml(run / "config.yaml", CONFIG | {"selection": {"metric": metric, "mode": mode}})
     return run
 
 

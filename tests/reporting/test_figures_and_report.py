@@ -59,13 +59,6 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = make_run(tmp_path_factory.mktemp("finished"))
-    draw_curves(run)
-    return run
-
-
 @pytest.fixture
 def finished(made: Path, tmp_path: Path) -> Path:
     return shutil.copytree(made, tmp_path / made.name)
