@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ def browser() -> Iterator[Browser]:
         yield found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with figures; not to be changed."""
     run = make_run(tmp_path_factory.mktemp("finished"))
@@ -32,12 +33,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def finished(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return shutil.copytree(made, tmp_path / made.name)
+
+
+@pytest.fixture(scope="session")
 def report_page(made: Path) -> Path:
     return write_report(made)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def index_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The list of a folder of runs of two tasks; each has a report."""
     output = make_output(tmp_path_factory.mktemp("output"))

@@ -59,11 +59,6 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
-@pytest.fixture
-def finished(made: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(made, tmp_path / made.name)
-
-
 def report(run: Path) -> Page:
     return Page(write_report(run).read_text("utf-8"))
 

@@ -1,8 +1,9 @@
-"""Report and list of runs in headless Chromium: seen, clicked, driven by keyboard, on a phone, in the dark, on paper."""
+"""Report and list of runs in headless Chromium: seen, clicked, by keyboard, on a phone, in the dark, on paper."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def test_a_page_can_be_heard(page: Watched, request: pytest.FixtureRequest, whic
     levels = page.run("[...document.querySelectorAll('h1, h2, h3, h4')].map(h => Number(h.tagName[1]))")
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
     assert page.run("[...document.querySelectorAll('table')].filter(t => !t.caption?.textContent.trim()).length") == 0
     assert page.run("[...document.querySelectorAll('th:not([scope])')].length") == 0
     unnamed = "[...document.querySelectorAll('input, select')].filter(i => i.labels.length === 0).length"

@@ -12,7 +12,7 @@ from training.reporting.run_folder import Record
 _FEWEST_AFTER = 3  # validations after the lowest one, before anything is said
 _LEAST_RISE = 0.02
 _LEAST_FALL = 0.01
-_NOISES = 4.0  # the lowest of many noisy losses lies two or three deviations below the others by itself
+_NOISES = 4.0  # the lowest of many noisy losses lies deviations below the others by itself
 
 
 @dataclass(frozen=True)
@@ -36,26 +36,29 @@ class Parting:
 def parting(validations: Sequence[Record]) -> Parting | None:
     """Whether the run's last phase overfits, and since when.
 
-    The end is the median of the later half of the validations that followed the lowest one. It has to lie above the
-    lowest by 2 % and by four times the noise of the losses from one validation to the next.
+    The lowest point is that of the medians of three neighbours, so that one lucky validation is none. The end is the
+    median of the later half of what followed. It has to lie above the lowest by 2 % and by four times the noise of the
+    losses from one validation to the next.
     """
     points = _last_phase(validations)
-    if not points:
-        return None
     val, train = [p["metrics"]["val/loss"] for p in points], [p["train_loss"] for p in points]
-    low = min(range(len(val)), key=val.__getitem__)
+    smooth = [statistics.median(val[i : i + 3]) for i in range(len(val) - 2)]  # around the point after i
+    if not smooth:
+        return None
+    first = min(range(len(smooth)), key=smooth.__getitem__)
+    lowest, low = smooth[first], min(range(first, first + 3), key=val.__getitem__)
     after = len(points) - low - 1
-    if after < _FEWEST_AFTER or val[low] == 0:
+    if after < _FEWEST_AFTER or lowest == 0:
         return None
     late = max(_FEWEST_AFTER, after // 2)
     val_now, train_now = statistics.median(val[-late:]), statistics.median(train[-late:])
     train_at = statistics.median(train[max(low - 1, 0) : low + 2])
-    rose = val_now - val[low] > max(_LEAST_RISE * abs(val[low]), _NOISES * _noise(val))
+    rose = val_now - lowest > max(_LEAST_RISE * abs(lowest), _NOISES * _noise(val))
     fell = train_at - train_now > _LEAST_FALL * abs(train_at)
     if not (rose and fell):
         return None
     at = points[low]
-    return Parting(str(at.get("phase")), at["epoch"], at["step"], val[low], val_now, train_at, train_now)
+    return Parting(str(at.get("phase")), at["epoch"], at["step"], lowest, val_now, train_at, train_now)
 
 
 def _last_phase(validations: Sequence[Record]) -> list[Record]:
