@@ -141,7 +141,7 @@ def test_the_report_says_what_matters(finished: Path) -> None:
         "20 dBZ better than persistence at every lead",
         "30 dBZ better than persistence at leads 1 to 6",
         "50 dBZ not better than persistence at any lead",
-        "CPU hours 0.2",
+        "CPU hours 0.20",
         "cost, in the unit of the price 0.08",
         "of the time waiting for data 1 %",
         "Where the settings differ from the preset sample key preset here training.seed 42 7",
@@ -266,7 +266,7 @@ def test_an_undefined_score_is_a_dash_and_no_verdict(finished: Path) -> None:
     path.write_text(json.dumps(content))
     part = evaluation_part(RunFolder(finished), "test")
     assert part["verdict"].rows[-1].kind == "none"
-    assert part["verdict"].sentence.endswith("; 50 cannot be judged.")
+    assert part["verdict"].sentence.endswith("; 50 dBZ cannot be judged.")
     assert part["tables"][0]["rows"][-1][1][0] == {"own": "–", "other": "–", "kind": ""}
 
 

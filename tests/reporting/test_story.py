@@ -63,6 +63,7 @@ def test_throughput_and_waiting(run: Path) -> None:
     assert found["data_wait"] == pytest.approx(0.012)
     assert found["step"] == step_seconds(RunFolder(run)) == pytest.approx(4 / found["items_per_second"])
     (run / "metrics.jsonl").unlink()
+    (run / "events.jsonl").unlink()
     assert speed(RunFolder(run)) is None
 
 

@@ -16,7 +16,7 @@ from training.scores.layout import Baseline, Judged, Layout, Row, Table, layout_
 LEADS = ["lead 1", "lead 2", "lead 3", "lead 4", "lead 5"]
 
 
-def sentence(won: Mapping[str, Sequence[bool | None]], *, pooled: bool = True, rows: str = "for {} dBZ") -> str:
+def sentence(won: Mapping[str, Sequence[bool | None]], *, pooled: bool = True, rows: str = "{} dBZ") -> str:
     """The sentence for rows whose leads are won (True), lost (False) or undefined (None)."""
     metrics = {}
     for name, leads in won.items():
@@ -51,7 +51,7 @@ def sentence(won: Mapping[str, Sequence[bool | None]], *, pooled: bool = True, r
         ({"20": [False] * 5, "30": [False] * 5}, "Does not beat persistence for 20 and 30 dBZ at any lead."),
         (
             {"20": [True] * 5, "30": [False] * 5, "40": [None] * 5, "50": [None] * 5},
-            "Beats persistence at every lead for 20 dBZ, but not for 30 dBZ; 40 and 50 cannot be judged.",
+            "Beats persistence at every lead for 20 dBZ, but not for 30 dBZ; 40 and 50 dBZ cannot be judged.",
         ),
         ({"20": [None] * 5}, "Whether it beats persistence cannot be judged: no score that both have is defined."),
     ],
@@ -62,7 +62,7 @@ def test_the_verdict_is_one_sentence(won: dict[str, list[bool | None]], words: s
 
 def test_a_table_with_one_column_speaks_of_rows_alone() -> None:
     won: dict[str, list[bool | None]] = {"cars": [True], "cycles": [False], "trucks": [True]}
-    assert sentence(won, pooled=False, rows="for {}") == "Beats persistence for cars and trucks, but not for cycles."
+    assert sentence(won, pooled=False, rows="{}") == "Beats persistence for cars and trucks, but not for cycles."
 
 
 @pytest.mark.parametrize(

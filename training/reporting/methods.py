@@ -10,7 +10,7 @@ from training.reporting import references as papers
 from training.reporting.report_parts import heading
 from training.reporting.report_story import step_seconds, used
 from training.reporting.run_folder import RunFolder
-from training.reporting.units import significant
+from training.reporting.units import hours, significant
 from training.tasks.card import Card
 
 
@@ -51,10 +51,10 @@ def _optimisation(run: RunFolder) -> list[str]:
     if not training:
         return []
     item = heading(run)["item"]
-    rate = f"a learning rate of {training.get('learning_rate'):g}" if "learning_rate" in training else "learning rates"
+    rate, decay = training.get("learning_rate", "unknown"), training.get("weight_decay", "unknown")
     text = (
-        f"It was trained with AdamW ({papers.ADAMW.short}) in batches of {training.get('batch_size')} {item}, with "
-        f"{rate} ({_schedule(training)}) and a weight decay of {training.get('weight_decay', 'unknown')}"
+        f"The model was trained with AdamW ({papers.ADAMW.short}) in batches of {training.get('batch_size')} {item}, "
+        f"with a learning rate of {rate} ({_schedule(training)}) and a weight decay of {decay}"
     )
     if training.get("clip_grad_norm") is not None:
         text += f"; the norm of the gradient was limited to {training['clip_grad_norm']:g} ({papers.CLIPPING.short})"
@@ -90,9 +90,13 @@ def _course(run: RunFolder) -> list[str]:
         return []
     steps = max(record["step"] for record in run.metrics)
     if len(epochs) == 1:
-        return [f"Training took {steps:,} optimizer steps in {epochs[0][1]} epochs, with seed {_seed(run)}."]
-    listed = ", ".join(f"{count} epochs of phase {name}" for name, count in epochs)
+        return [f"Training took {steps:,} optimizer steps in {_epochs(epochs[0][1])}, with seed {_seed(run)}."]
+    listed = ", ".join(f"{_epochs(count)} of phase {name}" for name, count in epochs)
     return [f"Training took {steps:,} optimizer steps ({listed}), with seed {_seed(run)}."]
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"
 
 
 def _seed(run: RunFolder) -> Any:
@@ -115,4 +119,4 @@ def _effort(run: RunFolder) -> list[str]:
         return []
     pace = f", {significant(step)} s a step" if step else ""
     device = heading(run)["device"] or "an unknown device"
-    return [f"All of it took {significant(spent['hours'])} {spent['kind']} hours ({device}){pace}."]
+    return [f"All of it took {hours(spent['hours'])} {spent['kind']} hours ({device}){pace}."]

@@ -31,22 +31,31 @@ _FILES = {
 }
 
 
-def heading(run: RunFolder) -> dict[str, Any]:
-    """What was trained, and how far it came."""
+def identity(run: RunFolder) -> dict[str, Any]:
+    """Which run it is, its state and its best: what is cheap to read, for lists of runs too."""
     metadata, result = run.metadata, run.metadata.get("result") or {}
-    dataset = metadata.get("dataset") or {}
     return {
         "task": metadata.get("task") or run.config.get("task") or "training",
         "run_id": metadata.get("run_id") or run.path.name,
         "state": _state(run),
+        "is_sample": bool(
+            (metadata.get("dataset") or {}).get("is_sample") or (metadata.get("data") or {}).get("is_sample")
+        ),
+        "best_step": result.get("best_step") or run.best_step,
+        "selection": _selection(run.config.get("selection") or {}, result.get("selection") or {}),
+    }
+
+
+def heading(run: RunFolder) -> dict[str, Any]:
+    """What was trained, and how far it came."""
+    metadata, dataset = run.metadata, run.metadata.get("dataset") or {}
+    return {
+        **identity(run),
         "error": metadata.get("error"),
-        "is_sample": bool(dataset.get("is_sample") or (metadata.get("data") or {}).get("is_sample")),
         "item": dataset.get("item", "items"),
         "items": dataset.get("items") or {},
         "parameters": (metadata.get("parameters") or {}).get("total"),
         "device": _device(metadata.get("device") or {}),
-        "best_step": result.get("best_step") or run.best_step,
-        "selection": _selection(run.config.get("selection") or {}, result.get("selection") or {}),
         "steps": max((record["step"] for record in run.metrics), default=0),
         "preset": metadata.get("preset"),
         "started": next((moment(event["time"]) for event in run.events if event.get("time")), None),
@@ -72,7 +81,10 @@ def _state(run: RunFolder) -> str:
 def _device(device: Mapping[str, Any]) -> str:
     if device.get("kind") == "cuda":
         return f"{device.get('name')}, {device.get('memory_gib')} GiB"
-    return f"CPU, {device['threads']} threads" if "threads" in device else str(device.get("kind", ""))
+    threads = device.get("threads")
+    if threads is None:
+        return str(device.get("kind", ""))
+    return f"CPU, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def goals(run: RunFolder) -> list[dict[str, str]]:

@@ -115,7 +115,7 @@ def _still(groups: Sequence[list[Record]]) -> float:
 
 def speed(run: RunFolder) -> dict[str, Any] | None:
     """Throughput, waiting for data, and the device's hours."""
-    if not run.training:
+    if not run.training and not run.events:
         return None
     return {
         "items_per_second": _median(run, "items_per_second"),
@@ -129,19 +129,23 @@ def speed(run: RunFolder) -> dict[str, Any] | None:
 
 def used(run: RunFolder) -> dict[str, Any]:
     """Hours over all starts, on which kind of device, and what they cost where the price was known."""
-    device = run.metadata.get("device") or {}
-    seconds, cost = _noted(run)
-    if seconds is None:
-        seconds = sum(_seconds(events[0], events[-1]) for events in by_start(run))
+    noted, cost = noted_use(run)
+    seen = sum(_seconds(events[0], events[-1]) for events in by_start(run))
+    seconds = max(noted or 0.0, seen)  # a note is some seconds old, or lost
     return {
-        "kind": "GPU" if device.get("kind") == "cuda" else "CPU" if device.get("kind") == "cpu" else "device",
+        "kind": device_kind(run),
         "hours": seconds / 3600 if seconds else None,
         "worked": duration(seconds) if seconds else None,
         "cost": cost,
     }
 
 
-def _noted(run: RunFolder) -> tuple[float | None, float | None]:
+def device_kind(run: RunFolder) -> str:
+    """``GPU`` or ``CPU``; ``device`` where it was not recorded."""
+    return {"cuda": "GPU", "cpu": "CPU"}.get((run.metadata.get("device") or {}).get("kind", ""), "device")
+
+
+def noted_use(run: RunFolder) -> tuple[float | None, float | None]:
     """Seconds and cost from `usage.json`, which is newer than the metadata while a process is at work."""
     try:
         note = json.loads((run.path / "usage.json").read_text("utf-8"))

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from training.reporting.report_parts import goals, heading
-from training.reporting.report_story import used
+from training.reporting.report_parts import goals, identity
+from training.reporting.report_story import device_kind, noted_use
 from training.reporting.run_folder import RunFolder
 from training.reporting.verdict import verdict_of
 
@@ -51,7 +51,7 @@ def _row(output: Path, folder: Path) -> RunRow:
     relative = Path(os.path.relpath(folder, output)).as_posix()
     if not run.metadata:
         return RunRow(folder.name, folder.parent.name, "unreadable", relative, is_sample=False)
-    head, spent = heading(run), used(run)
+    head, (seconds, _) = identity(run), noted_use(run)
     selection = head["selection"]
     verdicts = [goal["verdict"] for goal in goals(run)]
     verdict = next((verdict_of({**found, "split": split}) for split, found in run.evaluations.items()), None)
@@ -68,8 +68,8 @@ def _row(output: Path, folder: Path) -> RunRow:
         verdict=verdict.sentence if verdict else "",
         goals_reached=verdicts.count("reached"),
         goals=len(verdicts) if run.evaluations else 0,
-        hours=spent["hours"],
-        device=spent["kind"],
+        hours=seconds / 3600 if seconds else None,
+        device=device_kind(run),
         has_report=(folder / "report.html").is_file(),
         has_card=(folder / "MODEL_CARD.md").is_file(),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from training.reporting.units import moment, percent, significant
+from training.reporting.units import hours, moment, percent, significant, times
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -21,7 +21,8 @@ def environment(html: bool = True) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters.update(moment=moment, percent=percent, number=significant, thousands="{:,}".format, cell=_cell)
+    made.filters.update(moment=moment, percent=percent, number=significant, hours=hours, times=times)
+    made.filters.update(thousands="{:,}".format, cell=_cell)
     return made
 
 

@@ -95,25 +95,32 @@ def _pairs(row: Row, prefix: str, metrics: Mapping[str, float]) -> list[tuple[fl
 
 
 def _sentence(baseline: Baseline, judged: Judged, rows: Sequence[RowVerdict], columns: Sequence[str]) -> str:
-    """``Beats persistence at every lead for 20 and 30 dBZ and at leads 1 to 5 for 35 dBZ, but not for 50 dBZ.``"""
-    many = len(columns) > 1
+    """``Beats persistence at every lead for 20 and 30 dBZ, and at leads 1 to 5 for 35 dBZ, but not for 40 dBZ.``"""
     winners = [row for row in rows if row.won]
-    losers = [row.name for row in rows if row.known and not row.won]
-    unknown = [row.name for row in rows if not row.known]
+    losers = [row for row in rows if row.known and not row.won]
+    unknown = [row for row in rows if not row.known]
     if not winners and not losers:
         return f"Whether it beats {baseline.name} cannot be judged: no score that both have is defined."
-    if not winners:
-        text = f"Does not beat {baseline.name} {judged.rows.format(listed(losers))}"
-        text += f" at any {judged.column}" if many else ""
+    if winners:
+        text = f"Beats {baseline.name} {_joined(_wins(judged, winners, columns))}"
+        text += f", but not for {_named(judged, losers)}" if losers else ""
     else:
-        parts = [
-            (f"{_where(won, columns, judged.column)} " if many else "")
-            + judged.rows.format(listed([row.name for row in group]))
-            for won, group in groupby(winners, key=lambda row: row.won)
-        ]
-        text = f"Beats {baseline.name} {_joined(parts)}"
-        text += f", but not {judged.rows.format(listed(losers))}" if losers else ""
-    return text + (f"; {listed(unknown)} cannot be judged" if unknown else "") + "."
+        text = f"Does not beat {baseline.name} for {_named(judged, losers)}"
+        text += f" at any {judged.column}" if len(columns) > 1 else ""
+    return text + (f"; {_named(judged, unknown)} cannot be judged" if unknown else "") + "."
+
+
+def _wins(judged: Judged, winners: Sequence[RowVerdict], columns: Sequence[str]) -> list[str]:
+    """Neighbouring rows that are won at the same columns together: ``at leads 3 to 5 for 20 and 30 dBZ``."""
+    parts = []
+    for won, group in groupby(winners, key=lambda row: row.won):
+        where = f"{_where(won, columns, judged.column)} " if len(columns) > 1 else ""
+        parts.append(f"{where}for {_named(judged, list(group))}")
+    return parts
+
+
+def _named(judged: Judged, rows: Sequence[RowVerdict]) -> str:
+    return judged.rows.format(listed([row.name for row in rows]))
 
 
 def _joined(parts: Sequence[str]) -> str:

@@ -51,13 +51,13 @@ class Baseline:
 class Judged:
     """Where the verdict comes from: the table called ``table``, row by row.
 
-    ``measure`` is what its cells are, in words. ``rows`` puts rows into a sentence (``for {} dBZ``), ``column`` is the
-    word for one column (``lead``). ``counts`` has a number for each row, of what ``counted`` says.
+    ``measure`` is what its cells are, in words. ``rows`` puts rows into a sentence (``{} dBZ``), ``column`` is the word
+    for one column (``lead``). ``counts`` has a number for each row, of what ``counted`` says.
     """
 
     table: str
     measure: str
-    rows: str = "for {}"
+    rows: str = "{}"
     column: str = ""
     counted: str = ""
     counts: Sequence[int] = ()

@@ -24,7 +24,7 @@ def nowcast_layout(record: Mapping[str, Any]) -> Layout:
         judged=Judged(
             table=CATEGORICAL["csi"][0],
             measure="the critical success index (CSI)",
-            rows="for {} dBZ",
+            rows="{} dBZ",
             column="lead",
             counted="pixels observed",
             counts=[sum(record["observed_pixels"][threshold]) for threshold in thresholds],

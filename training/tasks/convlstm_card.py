@@ -147,7 +147,7 @@ def _model(model: ConvLSTMSection) -> tuple[str, list[Reference]]:
         f"{channels} hidden channels and {model.kernel_size}x{model.kernel_size} kernels"
     )
     references = []
-    if model.norm != "none":
+    if model.norm != "none" and layers > 1:
         norm, name = (LAYER_NORM, "layer") if model.norm == "layer" else (GROUP_NORM, "group")
         text += f", {name} normalisation ({norm.short}) between layers"
         references.append(norm)
