@@ -137,6 +137,7 @@ def test_the_report_on_paper_hides_nothing(page: Watched, report_page: Path) -> 
     cell = page.page.get_by_text("probability of detection, hits / (hits + misses)").first
     assert cell.evaluate("cell => cell.getBoundingClientRect().height") > 0
     assert page.run("getComputedStyle(document.querySelector('.drawing img')).filter") == "none"
+    assert page.run(LOW_CONTRAST) == []
 
 
 # --- the list of runs -----------------------------------------------------------------------------------------------
