@@ -101,8 +101,8 @@ def _tell_assembled(run: Run, work: Work, engine: Engine, choices: dict[str, Cho
         device=device_facts(engine.device),
         automatic={key: str(choice) for key, choice in choices.items()},
         parameters={"total": parameters, "trained": trained},
-        card=work.task.card(engine.facts).to_json(),
     )
+    run.write_json("card.json", work.task.card(engine.facts).to_json())
     work.log.say(f"model: {parameters:,} numbers, {trained:,} of them trained")
     for key in ("training.num_workers", "training.micro_batch_size"):
         work.log.say(f"{key.removeprefix('training.')}: {choices[key]}")

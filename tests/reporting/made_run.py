@@ -35,6 +35,7 @@ def make_run(folder: Path, *, finished: bool = True, is_sample: bool = True, wea
     write_lines(run / "metrics.jsonl", metric_lines(240 if finished else 120))
     write_lines(run / "events.jsonl", EVENTS if finished else EVENTS[:6])
     (run / "usage.json").write_text('{"seconds": 720.0, "priced_seconds": 720.0, "cost": 0.08}\n')
+    (run / "card.json").write_text(json.dumps(CARD))
     for name in ("split.json", "train.log", "training_history.json", "best_model.pth"):
         (run / name).write_text("{}\n")
     if finished:
@@ -227,7 +228,6 @@ def metadata(finished: bool, is_sample: bool, weak: bool) -> dict[str, Any]:
         },
         "parameters": {"total": 218431, "trained": 218431},
         "determinism": {"asked": False, "not_deterministic": []},
-        "card": CARD,
     }
     if finished:
         content["result"] = {

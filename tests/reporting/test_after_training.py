@@ -49,6 +49,9 @@ def test_a_training_leaves_its_report_its_card_and_the_list(trained: Callable[[s
     assert row.value == pytest.approx(metadata["result"]["selection"]["value"])
     assert row.hours is not None
     assert not [event for event in RunFolder(run).events if event["event"] == "not drawn"]
+    figures = {path.name for path in (run / "figures").iterdir()}
+    assert {path.stem for path in RunFolder(run).figures} >= {"curves"}
+    assert figures == {f"{path.stem}.{kind}" for path in RunFolder(run).figures for kind in ("png", "svg")}
 
 
 def test_a_nowcast_is_judged_and_its_task_describes_it(trained: Callable[[str], Path]) -> None:

@@ -14,7 +14,7 @@ from tests.reporting.made_run import CONFIG, make_run, metadata
 from training.config import load_config
 from training.reporting.model_card import render_model_card, write_model_card
 from training.reporting.run_folder import RunFolder
-from training.tasks.card import Card, Reference, card_of
+from training.tasks.card import Card, Reference, card_from
 from training.tasks.convlstm import ConvLSTMTask
 from training.yaml_core import write_yaml
 
@@ -72,8 +72,8 @@ def test_only_what_was_used_is_cited(run: Path) -> None:
     write_yaml(run / "config.yaml", {**CONFIG, "training": training, "model": {"gradient_checkpointing": True}})
     content = metadata(True, True, True)
     content["automatic"]["training.amp"] = "bf16 (the GPU has it, and it needs no loss scaling)"
-    content.pop("card")
     write_yaml(run / "metadata.yaml", content)
+    (run / "card.json").unlink()
     text = card(run)
     assert cited(text) == {*shared, "kalamkar2019bfloat16", "polyak1992averaging", "chen2016sublinear"}
     assert "A moving average of the weights (decay 0.999; Polyak and Juditsky 1992) was evaluated." in text
@@ -165,13 +165,13 @@ def test_every_source_in_its_sentences_is_among_its_references() -> None:
         assert all(reference.short in text for reference in found.references)
 
 
-def test_a_card_survives_the_metadata() -> None:
-    assert card_of({"card": json.loads(json.dumps(radar().to_json()))}).method == radar().method
+def test_a_card_survives_its_file() -> None:
+    assert card_from(json.loads(json.dumps(radar().to_json()))).method == radar().method
 
 
-@pytest.mark.parametrize("found", [None, 3, {}, {"what": "x", "more": 1}, {"references": [{"key": "x"}]}])
+@pytest.mark.parametrize("found", [{}, {"what": "x", "more": 1}, {"references": [{"key": "x"}]}])
 def test_a_card_that_is_not_understood_is_an_empty_one(found: Any) -> None:
-    assert card_of({"card": found}) == Card()
+    assert card_from(found) == Card()
 
 
 def test_bibtex_is_what_bibtex_reads() -> None:

@@ -14,7 +14,7 @@ from training.reporting.report_scores import evaluation_part
 from training.reporting.report_story import story, used
 from training.reporting.run_folder import RunFolder
 from training.reporting.template import environment
-from training.tasks.card import card_of
+from training.tasks.card import card_from
 
 
 def write_model_card(run_dir: Path) -> Path | None:
@@ -40,7 +40,7 @@ def render_model_card(run: RunFolder) -> str:
 
 
 def _context(run: RunFolder) -> dict[str, Any]:
-    card = card_of(run.metadata)
+    card = card_from(run.card)
     references = {one.key: one for one in (*card.references, *shared_references(run.config, precision(run)))}
     return {
         "heading": parts.heading(run),

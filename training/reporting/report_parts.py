@@ -51,7 +51,7 @@ def heading(run: RunFolder) -> dict[str, Any]:
     metadata, dataset = run.metadata, run.metadata.get("dataset") or {}
     return {
         **identity(run),
-        "error": metadata.get("error"),
+        "error": without_secrets(str(metadata["error"])) if metadata.get("error") else None,
         "item": dataset.get("item", "items"),
         "items": dataset.get("items") or {},
         "parameters": (metadata.get("parameters") or {}).get("total"),

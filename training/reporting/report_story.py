@@ -11,6 +11,7 @@ from typing import Any
 
 from training.reporting.run_folder import Record, RunFolder
 from training.reporting.units import duration, moment
+from training.shown import without_secrets
 
 _HAPPENINGS = ("micro-batch", "refused step", "extended", "not drawn")
 _ENDS = ("interrupted", "failed", "finished")
@@ -70,7 +71,7 @@ def _with_last_line(run: RunFolder, events: list[Record], until: str) -> list[Re
 def _session(events: list[Record]) -> dict[str, Any]:
     ends = {
         "interrupted": lambda e: f"stopped by {e.get('signal') or 'request'}; the last step was saved",
-        "failed": lambda e: f"failed: {e.get('error')}",
+        "failed": lambda e: without_secrets(f"failed: {e.get('error')}"),
         "finished": lambda e: "finished",
     }
     ended = [ends[event["event"]](event) for event in events if event.get("event") in ends]

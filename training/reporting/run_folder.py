@@ -33,6 +33,11 @@ class RunFolder:
         return _or_empty(read_yaml, self.path / "metadata.yaml")
 
     @cached_property
+    def card(self) -> Record:
+        """What the task says of its models in a model card."""
+        return _or_empty(read_json, self.path / "card.json")
+
+    @cached_property
     def metrics(self) -> list[Record]:
         """Every whole line of `metrics.jsonl`."""
         return list(read_lines(self.path / "metrics.jsonl"))

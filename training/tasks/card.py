@@ -37,14 +37,13 @@ class Card:
     references: Sequence[Reference] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """For the run's metadata."""
+        """For the run's `card.json`."""
         return asdict(self)
 
 
-def card_of(metadata: Mapping[str, Any]) -> Card:
-    """The card that a run's metadata hold; an empty one where there is none, or none that is understood."""
+def card_from(found: Mapping[str, Any]) -> Card:
+    """The card that `Card.to_json` became; an empty one where it is not understood."""
     try:
-        found = metadata["card"]
         return Card(**{**found, "references": [Reference(**one) for one in found["references"]]})
     except (KeyError, TypeError):
         return Card()
