@@ -6,7 +6,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train fetch prepare doctor evaluate predict report test crash test-container check lock clean \
+.PHONY: help setup setup-dev train fetch prepare doctor evaluate audit predict report test crash test-container check lock clean \
         bench-data bench-loop bench-gpu docker-build docker-train docker-dev docker-run docker-shell
 
 # Words so common that others use them too: only what stands on make's own command line counts.
@@ -26,6 +26,7 @@ endif
 WORKER = exec $(PY) training/train_worker.py
 HAVING = $(if $($(1)),$(2) "$($(1))")
 CHOICE = $(call HAVING,TASK,--task) $(call HAVING,DATA,--data) $(call HAVING,CONFIG,--config)
+CHOSEN_RUN = $(if $(RUN),"$(RUN)") $(call HAVING,TASK,--task) $(call HAVING,DATA,--data)
 NEED_RUN = $(if $(RUN),,$(error $@ needs RUN=<id, its unique beginning, or a folder>))
 
 TORCH_LOCK := training/requirements.torch.txt
@@ -73,8 +74,11 @@ prepare: $(READY) ## Read, check, split and cache the data: TASK= DATA= CONFIG=
 doctor: $(READY) ## Check machine, disks, data and settings before training: TASK= DATA= CONFIG= (ARGS="--price-per-hour 0.4")
 	@$(WORKER) doctor $(CHOICE) $(ARGS)
 
-evaluate: $(READY) ## Score a run's best weights: RUN= (DATA=, ARGS="--split test")
-	@$(NEED_RUN)$(WORKER) evaluate "$(RUN)" $(call HAVING,DATA,--data) $(ARGS)
+evaluate: $(READY) ## Score a run's best weights: RUN= (DATA=, ARGS="--split test"; ARGS="--all" for every run of TASK=)
+	@$(if $(findstring --all,$(ARGS))$(findstring --predictions,$(ARGS)),,$(NEED_RUN))$(WORKER) evaluate $(CHOSEN_RUN) $(ARGS)
+
+audit: $(READY) ## Look for leaks inside a run's split: RUN= (ARGS=<another run> compares the two)
+	@$(NEED_RUN)$(WORKER) audit "$(RUN)" $(ARGS)
 
 predict: $(READY) ## Apply a run's best weights: RUN= DATA=<folder of raw files> ARGS="--out folder"
 	@$(NEED_RUN)$(WORKER) predict "$(RUN)" $(if $(DATA),"$(DATA)") $(ARGS)

@@ -26,6 +26,12 @@ class WorkerError(Exception):
     exit_code = BUG
 
 
+class VerificationError(WorkerError):
+    """Something is not what the record says."""
+
+    exit_code = VERIFICATION_FAILED
+
+
 class UsageError(WorkerError):
     """The command line cannot be carried out as it was given."""
 

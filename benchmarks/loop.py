@@ -32,7 +32,7 @@ from tests.tiny_task import TinyConfig, TinyItems, TinyTask
 from training.engine.loader import Loader
 from training.engine.loop import fit
 from training.engine.order import epoch_keys
-from training.tasks.protocol import Batch, Phase, PrepareContext, Prepared
+from training.tasks.protocol import Batch, Outputs, Phase, PrepareContext, Prepared
 
 
 class LoopTask(TinyTask):
@@ -69,8 +69,14 @@ class LoopTask(TinyTask):
         error = model(batch["x"]) - batch["y"]
         return {"squared": Term(error.square().sum(), len(error), 1.0)}
 
-    def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Any]:
-        return self.loss(model, batch)
+    def outputs(self, model: nn.Module, batch: Batch) -> Outputs:
+        return {"y": model(batch["x"])}
+
+    def score(self, outputs: Outputs, batch: Batch, scores: Any) -> dict[str, Any]:
+        from training.tasks.protocol import Term
+
+        error = outputs["y"] - batch["y"]
+        return {"squared": Term(error.square().sum(), len(error), 1.0)}
 
 
 class TinyNetDeep(nn.Module):

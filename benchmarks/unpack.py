@@ -27,8 +27,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from training.data.unpack import Limits, format_of, unpack
 from training.samples.radar import make_radar_sample
+from training.unpacking.unpack import Limits, format_of, unpack
 
 VOLUME_BYTES = 18 * 500 * 500
 Way = Callable[[Path, Path], None]
@@ -90,7 +90,7 @@ def ours(*, sync: bool, programs: bool = True) -> Way:
 
 @contextmanager
 def _without_sync(apply: bool) -> Iterator[None]:
-    name = "training.data.archive_durable._sync_filesystem"
+    name = "training.unpacking.durable._sync_filesystem"
     with mock.patch(name, (lambda descriptor: None)) if apply else mock.patch.dict({}):
         yield
 

@@ -129,7 +129,6 @@ def test_the_other_commands_reach_their_functions(pipeline: Recorder, capsys: py
     assert run("fetch --drive-id i --set a=1 --datasets s") == 0
     assert run("prepare --data sample --set a=1 --seed 2") == 0
     assert run("prepare --prune") == 0
-    assert run("evaluate 2026 --split test --output o") == 0
     assert run("predict 2026 a b --out r") == 0
     assert run("report 2026 --output o") == 0
     assert run("report --all") == 0
@@ -137,7 +136,6 @@ def test_the_other_commands_reach_their_functions(pipeline: Recorder, capsys: py
         ("fetch", (PrepareRequest(task="convlstm", drive_id="i", sets=("a=1",), datasets=Path("s")),)),
         ("prepare", (PrepareRequest(task="convlstm", data="sample", sets=("a=1",), seed=2),)),
         ("prepare", (PrepareRequest(task="convlstm", prune=True),)),
-        ("evaluate", (EvaluateRequest(run="2026", split="test", output=Path("o")),)),
         ("predict", (PredictRequest(run="2026", inputs=(Path("a"), Path("b")), out=Path("r")),)),
         ("write_anew", (Path("o"), "2026", False)),
         ("write_anew", (Path("model_output"), None, True)),
@@ -158,9 +156,30 @@ def test_doctor_carries_every_flag_and_returns_its_code(monkeypatch: pytest.Monk
     ]
 
 
-def test_evaluate_looks_at_val_unless_asked(pipeline: Recorder) -> None:
-    assert main(["evaluate", "r"]) == 0
-    assert request_of(pipeline).split == "val"
+def test_evaluate_carries_every_flag_and_returns_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder("training.evaluate")
+    monkeypatch.setitem(sys.modules, "training.evaluate", recorder)
+    recorder.evaluate = lambda request: recorder.calls.append(("evaluate", (request,))) or 1  # type: ignore[attr-defined]
+    assert run("evaluate r") == 1
+    assert run("evaluate 2026 r --split test --data d --keep-predictions --check-goals --json --output o") == 1
+    assert run("evaluate r --verify-config --strict --config c --set a=1") == 1
+    assert run("evaluate --all --task t") == 1
+    assert run("evaluate --predictions p") == 1
+    assert [request for _, (request,) in recorder.calls] == [
+        EvaluateRequest(runs=("r",), split="val"),
+        EvaluateRequest(
+            runs=("2026", "r"),
+            split="test",
+            data="d",
+            keep_predictions=True,
+            check_goals=True,
+            as_json=True,
+            output=Path("o"),
+        ),
+        EvaluateRequest(runs=("r",), verify_config=True, strict=True, config="c", sets=("a=1",)),
+        EvaluateRequest(all_of="t"),
+        EvaluateRequest(predictions=Path("p")),
+    ]
 
 
 WORKER_ERRORS = [
@@ -225,7 +244,7 @@ def test_a_missing_torch_says_what_to_do(pipeline: Recorder, capsys: pytest.Capt
         ("train extra", "extra"),
         ("train --seed x", "--seed"),
         ("train --seed -1", "--seed"),
-        ("evaluate", "run"),
+        ("evaluate r --strict", "--verify-config"),
         ("evaluate r --split train", "--split"),
         ("predict r", "inputs"),
         ("predict r i", "--out"),

@@ -86,7 +86,7 @@ def test_a_poll_is_a_sign_of_life_and_waiting_is_none() -> None:
             check()
 
 
-STAGES = {"prepare", "_accumulate", "_validate", "evaluate_artifact", "_draw_and_report"}  # functions at work in each
+STAGES = {"prepare", "_accumulate", "_validate", "evaluate_split", "_draw_and_report"}  # functions at work in each
 
 
 def test_a_training_beats_in_every_stage(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,8 +133,8 @@ def test_the_forecast_is_what_evaluation_computes(make: Make, events: Path, sets
     made, seen = make(*sets), Kept()
     window = made.prepared.splits["test"].item(0, None)
     with torch.no_grad():
-        made.task.evaluate(made.model, window, seen)
-    start = made.prepared.membership["test"][0].split("/")
+        made.task.score(made.task.outputs(made.model, window), window, seen)
+    start = made.prepared.members["test"][0].name.split("/")
     files = frames_of(events / "sample" / start[0])
     first = next(i for i, file in enumerate(files) if np.datetime64(start[1].rstrip("Z")) == _moment(file))
     volumes = [read_volume(file) for file in files[first : first + 3]]

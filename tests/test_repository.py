@@ -28,7 +28,7 @@ TEN_PACKAGES = {
     "torch": ("torch", ["backend/models", "training/engine"]),
     "xarray": ("xarray", ["backend", "training"]),
     "netcdf4": ("netCDF4", ["backend/preprocessing", "training"]),
-    "gdown": ("gdown", ["training/data"]),
+    "gdown": ("gdown", ["training/fetching"]),
     "torchmetrics": ("torchmetrics", ["training", "tests/scores"]),  # checks the radar scores, which need masks
     "pytorch-msssim": ("pytorch_msssim", ["training/losses"]),
     "numpy": ("numpy", ["backend/preprocessing", "training/data"]),

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from backend.errors import BadDataError
+from training.leaks.members import Member
 from training.schema import RunConfig, Section, setting
-from training.tasks.protocol import Batch, Glance, Phase, PrepareContext, Prepared, Scores, Task, Term
+from training.tasks.protocol import Batch, Glance, Outputs, Phase, PrepareContext, Prepared, Scores, Task, Term
 
 
 class TinyDataSection(Section):
@@ -125,7 +126,10 @@ class TinyTask(Task):
                 "weak": False,
                 "splits": {name: {"items": len(part) // rows} for name, part in parts.items()},
             },
-            membership={name: [str(i) for i in range(len(part) // rows)] for name, part in parts.items()},
+            members={
+                name: [_member(part[i * rows : (i + 1) * rows]) for i in range(len(part) // rows)]
+                for name, part in parts.items()
+            },
             preprocessing={"kind": "numbers", "columns": 4},
             summary=[f"{len(table)} rows"],
             facts={"columns": 4},
@@ -183,14 +187,22 @@ class TinyTask(Task):
     def new_scores(self, facts: Mapping[str, Any]) -> Scores:
         return TinyScores()
 
-    def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Term]:
-        error = model(batch["x"]).float() - batch["y"]
+    def outputs(self, model: nn.Module, batch: Batch) -> Outputs:
+        return {"y": model(batch["x"])}
+
+    def score(self, outputs: Outputs, batch: Batch, scores: Any) -> dict[str, Term]:
+        error = outputs["y"].float() - batch["y"]
         scores.error += float(error.abs().sum())
         scores.n += len(error)
         return {
             "squared": Term((error.square() * batch["counts"]).sum(), batch["counts"].sum(), 0.7),
             "absolute": Term(error.abs().sum(), float(len(error)), 0.3),
         }
+
+
+def _member(part: np.ndarray) -> Member:
+    digest = _digest(part, len(part))[:16]
+    return Member(f"pair {digest}", content=(digest,))
 
 
 def _digest(table: np.ndarray, rows: int) -> str:

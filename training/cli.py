@@ -21,8 +21,10 @@ from backend.errors import BUG, CONFIG, DONE, IO_ERROR, USAGE, BadDataError, Int
 from training.requests import (
     DATASETS,
     OUTPUT,
+    AuditRequest,
     DoctorRequest,
     EvaluateRequest,
+    ImportRequest,
     PredictRequest,
     PrepareRequest,
     TrainRequest,
@@ -261,16 +263,56 @@ def doctor(
 
 @app.command()
 def evaluate(
-    run: Run,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN…", help="Runs: an id or its unique beginning, a folder, or a checkpoint in one."),
+    ] = None,
     split: Annotated[Split, typer.Option("--split", help="Looks at test are counted.")] = Split.VAL,
     data: Data = None,
+    every: Annotated[bool, typer.Option("--all", help="Every finished run of --task.")] = False,
+    task: Task = None,
+    predictions: Annotated[
+        Path | None, typer.Option("--predictions", help="Score kept predictions, without the model.")
+    ] = None,
+    keep_predictions: Annotated[
+        bool, typer.Option("--keep-predictions", help="Keep what the model says to each item beside the scores.")
+    ] = False,
+    verify_config: Annotated[
+        bool, typer.Option("--verify-config", help="Warn where the checkpoint's settings are not --config's.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="With --verify-config: a difference is an error.")] = False,
+    config: Config = None,
+    sets: Sets = None,
+    check_goals: Annotated[
+        bool, typer.Option("--check-goals", help="End with 1 where a goal about the split is missed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else.")] = False,
     output: Output = OUTPUT,
     datasets: Datasets = DATASETS,
-) -> None:
-    """Score a run's best weights: metrics as JSON and as a table."""
-    from training import commands
+) -> int:
+    """Score the best weights of one run or more: metrics as JSON and as a table, kept in the run's folder."""
+    from training.evaluate import evaluate as score
 
-    commands.evaluate(EvaluateRequest(run=run, split=split.value, data=data, output=output, datasets=datasets))
+    if (config or sets or strict) and not verify_config:
+        raise typer.BadParameter("--config, --set and --strict are about --verify-config: add it")
+    return score(
+        EvaluateRequest(
+            runs=tuple(runs or ()),
+            all_of=(task or DEFAULT_TASK) if every else None,
+            predictions=predictions,
+            split=split.value,
+            data=data,
+            config=config,
+            sets=tuple(sets or ()),
+            verify_config=verify_config,
+            strict=strict,
+            check_goals=check_goals,
+            keep_predictions=keep_predictions,
+            as_json=as_json,
+            output=output,
+            datasets=datasets,
+        )
+    )
 
 
 @app.command()
@@ -285,6 +327,57 @@ def predict(
     from training import commands
 
     commands.predict(PredictRequest(run=run, inputs=tuple(inputs), out=out, output=output, datasets=datasets))
+
+
+@app.command(name="import")
+def import_(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Weights of another program, or a checkpoint that holds them (.pth).")],
+    task: Task = None,
+    data: Data = None,
+    config: Config = None,
+    sets: Sets = None,
+    run_name: Annotated[str | None, typer.Option("--run-name", help="Becomes part of the run's id.")] = None,
+    output: Output = OUTPUT,
+    datasets: Datasets = DATASETS,
+) -> None:
+    """Make a run of old weights, without unpickling them; what they do not tell is marked as unknown."""
+    from training.config import name_of_task
+    from training.import_weights import import_weights
+
+    import_weights(
+        ImportRequest(
+            file=file,
+            task=name_of_task(task, config),
+            data=data,
+            config=config,
+            sets=tuple(sets or ()),
+            run_name=run_name,
+            output=output,
+            datasets=datasets,
+            argv=tuple(map(without_secrets, context.obj or ())),
+        )
+    )
+
+
+@app.command()
+def audit(
+    sides: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN[:SPLIT] [RUN[:SPLIT]]", help="One run, or two; a split.json may stand for a run."),
+    ],
+    near_hours: Annotated[
+        float | None, typer.Option("--near-hours", min=0, help="What counts as near in time, if not the split's own.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else.")] = False,
+    output: Output = OUTPUT,
+) -> int:
+    """Look for leaks: the same item, group or content on both sides of a split, or moments too near each other."""
+    from training.leaks.command import audit as look
+
+    if len(sides) > 2:
+        raise typer.BadParameter(f"name one run or two, not {len(sides)}")
+    return look(AuditRequest(sides=tuple(sides), near_hours=near_hours, as_json=as_json, output=output))
 
 
 @app.command()

@@ -8,7 +8,7 @@ from training.config import LoadedConfig, load_config, preset_names
 from training.config_keys import flat_values
 
 
-def differences(loaded: LoadedConfig) -> dict[str, Any]:
+def from_preset(loaded: LoadedConfig) -> dict[str, Any]:
     """What was changed: ``{"preset": name, "keys": {key: [the preset's value, the value here]}}``.
 
     A configuration from a file is held against the preset `default`, and where a task has none, ``preset`` is None and

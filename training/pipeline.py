@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from backend.errors import BadDataError, ConfigError, InterruptedRunError, WorkerError
+from backend.errors import BadDataError, ConfigError, InterruptedRunError, UsageError, WorkerError
 from backend.files import write_atomic
 from training.config import LoadedConfig, config_hash, dump_yaml
-from training.config_difference import differences
+from training.config_difference import from_preset
 from training.data.source import DataSource
 from training.doctor.run import job_of, preflight
 from training.engine.interruption import StopRequest
@@ -25,10 +25,11 @@ from training.rented import RentedMachine
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
 from training.requests import TrainRequest
-from training.run import Run, create_run, find_runs, matching_run, resolve_run
+from training.run import Run, create_run, find_runs, is_imported, matching_run, resolve_run
 from training.run_data import data_of, data_record, fetched_alike, is_away, with_data_of
 from training.settle import settle
 from training.stages import run_stages
+from training.status import Status
 from training.work import OtherDatasetError, Work
 
 
@@ -84,6 +85,11 @@ def _begin(request: TrainRequest, stop: StopRequest, machine: RentedMachine) -> 
     """The configuration, the data, and the run to continue if there is one."""
     if request.resume not in ("auto", "never"):
         run = machine.update(resolve_run(request.output, request.resume), RunLog(None).say)
+        if is_imported(run):
+            raise UsageError(
+                f"{run.run_id} holds imported weights and no training to continue; begin one from them with "
+                f"--set model.init_from={run.path('best_model.pth')}"
+            )
         request, loaded, source = _settle_extension(run, request)
         return run, Work.of(request, loaded, source, stop)
     loaded, source = settle(request, os.environ)
@@ -130,7 +136,7 @@ def _new_run(request: TrainRequest, work: Work) -> Run:
             "config_hash": config_hash(config),
             "preset": work.loaded.preset,
             "set_by_user": dict(work.loaded.user_set),
-            "differences": differences(work.loaded),
+            "differences": from_preset(work.loaded),
             "command": shlex.join(request.argv),
             "seed": config.training.seed,
             "versions": versions(),
@@ -202,6 +208,8 @@ def _accounted(run: Run, work: Work) -> Iterator[None]:
             run.update(state="failed", error=str(error) if isinstance(error, WorkerError) else repr(error))
             run.event("failed", error=repr(error))
         raise
+    finally:
+        Status(run.folder).clear()
 
 
 def _record_extension(run: Run, work: Work) -> None:
@@ -212,4 +220,4 @@ def _record_extension(run: Run, work: Work) -> None:
         return
     run.event("extended", changed=changed, config_hash=config_hash(config))
     write_atomic(run.path("config.yaml"), dump_yaml(config))
-    run.update(config_hash=config_hash(config), differences=differences(work.loaded))
+    run.update(config_hash=config_hash(config), differences=from_preset(work.loaded))

@@ -23,19 +23,19 @@ def publish_pth(run: Run, folder: Path, name: str) -> None:
 
 def repair_published(run: Run) -> None:
     """Write the published files again that are missing or damaged, from the checkpoints that they came from."""
-    for name, event in _published(run).items():
+    for name, event in published(run).items():
         folder = run.path("checkpoints", event["checkpoint"])
         if folder.is_dir():
             publish_pth(run, folder, name)
 
 
-def _published(run: Run) -> dict[str, dict[str, Any]]:
+def published(run: Run) -> dict[str, dict[str, Any]]:
     """The newest publication of each file."""
     return {event["file"]: event for event in run.events() if event["event"] == "published"}
 
 
 def _is_published(run: Run, name: str, checkpoint: str) -> bool:
-    last, path = _published(run).get(name, {}), run.path(name)
+    last, path = published(run).get(name, {}), run.path(name)
     return last.get("checkpoint") == checkpoint and path.exists() and sha256_of(path) == last["sha256"]
 
 

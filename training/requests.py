@@ -54,11 +54,48 @@ class DoctorRequest(PrepareRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateRequest(Places):
-    """Score a run's best weights on a split."""
+    """Score the best weights of one run or more on a split."""
 
-    run: str  # a run id or its unique beginning, a folder, or a checkpoint in one
+    runs: tuple[str, ...] = ()  # each a run id or its unique beginning, a folder, or a checkpoint in one
+    all_of: str | None = None  # every finished run of this task
+    predictions: Path | None = None  # kept ones, in place of a run's model
     split: str = "val"
     data: str | None = None
+    config: str | None = None  # what the checkpoint's configuration is held against…
+    sets: tuple[str, ...] = ()
+    verify_config: bool = False
+    strict: bool = False  # …where a difference is an error
+    check_goals: bool = False
+    keep_predictions: bool = False
+    as_json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportRequest(PrepareRequest):
+    """Make a run of old weights."""
+
+    file: Path
+    run_name: str | None = None
+    argv: tuple[str, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditRequest(Places):
+    """Look for leaks inside a split, or between two."""
+
+    sides: tuple[str, ...]  # one or two: a run, or a split.json, with ":train" and the like where one split is meant
+    near_hours: float | None = None  # what counts as near in time; else what the runs themselves say
+    as_json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRequest(Places):
+    """Hold a run against its record."""
+
+    run: str
+    data: str | None = None
+    retrain: bool = False
+    tolerance: float = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)

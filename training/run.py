@@ -23,6 +23,7 @@ from training.files import JsonLines, read_json, read_json_lines, write_json
 from training.yaml_core import read_yaml, write_yaml
 
 UNFINISHED = ("running", "interrupted", "failed")
+IMPORTED = "imported"  # the state of a run that only holds weights of another program
 METADATA = "metadata.yaml"
 
 
@@ -148,9 +149,14 @@ def matching_run(
     will tell. A run that never came so far says nothing about which data it was for.
     """
     known = {"config_hash": config_hash, "run_name": run_name}
-    found = [run for run in find_runs(output, task) if known.items() <= run.metadata.items()]
+    found = [run for run in find_runs(output, task) if known.items() <= run.metadata.items() and not is_imported(run)]
     prepared = (run for run in found if run.metadata.get("dataset"))
     return next((run for run in found if same_data(run)), None) or next(prepared, None)
+
+
+def is_imported(run: Run) -> bool:
+    """Whether a run was made of old weights: there is nothing to continue in it."""
+    return run.metadata.get("state") == IMPORTED
 
 
 def resolve_run(output: Path, named: str) -> Run:

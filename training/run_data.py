@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from training.data.fetch import expected_sha256, fetched_record, labels
 from training.data.source import DataSource
+from training.fetching.fetch import expected_sha256, fetched_record, labels
 from training.requests import PrepareRequest
 from training.run import Run
 

@@ -18,7 +18,7 @@ from training.assemble import assemble
 from training.config import config_hash
 from training.engine.device import Choice, Precision, choose_device
 from training.engine.loop import Engine, fit
-from training.evaluation import evaluate_artifact
+from training.evaluation import Bench, keep, of_checkpoint
 from training.machine import available_cpus
 from training.provenance import determinism, device_facts, git_state, prepare_environment, versions
 from training.publish import publish_pth, repair_published
@@ -141,20 +141,19 @@ def _evaluate_split(
     run: Run, work: Work, engine: Engine, prepared: Prepared, artifact: Artifact, split: str
 ) -> dict[str, Any]:
     run.event("stage", stage=f"evaluation of {split}")
-    return evaluate_artifact(
-        run,
-        work.task,
-        artifact,
-        engine.model,
-        prepared,
-        split,
+    bench = Bench(
+        run=run,
+        task=work.task,
+        prepared=prepared,
         precision=engine.precision,
         device=engine.device,
-        display=work.display,
+        progress=work.progress,
         stop=work.stop,
         micro=engine.micro,
         is_sample=work.source.is_sample,
     )
+    found = bench.score(engine.model, split)
+    return keep(run, split, found, bench.result(found, split, of_checkpoint(artifact)))
 
 
 def _draw_and_report(run: Run, work: Work, engine: Engine, prepared: Prepared) -> None:

@@ -1,19 +1,15 @@
-"""Who watches a training: terminal, train.log, history, TensorBoard, events, heartbeat. None of them can stop it."""
+"""Who watches a training: terminal, train.log, history, TensorBoard, events, status. None of them can stop it."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from training.clock import now_utc
-from training.files import to_json
 from training.reporting.history import History
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
 from training.reporting.tensorboard import TensorBoardLog
 from training.run import Run
-
-_HEARTBEAT_SECONDS = 1.0
+from training.status import Status
 
 
 class RunObserver:
@@ -24,7 +20,7 @@ class RunObserver:
         self.item_word, self.selection = item_word, selection
         self.history = History(run.folder, log.say)
         self.tensorboard: TensorBoardLog | None = None
-        self._next_heartbeat = 0.0
+        self.status = Status(run.folder)
 
     def begin(self, step: int) -> None:
         """Training starts or goes on from ``step``: the mirrors of metrics.jsonl are brought to it."""
@@ -46,7 +42,7 @@ class RunObserver:
             self.log.say(f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items()))
 
     def tick(self, facts: dict[str, Any]) -> None:
-        self.heartbeat(facts)
+        self.status.write(facts)
         if facts["stage"] == "validation":
             self.display.update("validation", facts["done"], facts["total"])
             return
@@ -59,19 +55,6 @@ class RunObserver:
             items_per_second=facts["items_per_second"],
             data_wait=facts["data_wait"],
         )
-
-    def heartbeat(self, facts: dict[str, Any]) -> None:
-        """status.json: what a health check or a person looks at; not durable, and not worth failing for."""
-        now = time.monotonic()
-        if now < self._next_heartbeat:
-            return
-        self._next_heartbeat = now + _HEARTBEAT_SECONDS
-        try:
-            temporary = self.run.path(".status.tmp")
-            temporary.write_text(to_json({**facts, "time": now_utc()}) + "\n", "utf-8")
-            temporary.replace(self.run.path("status.json"))
-        except OSError:
-            pass
 
     def trained(self, record: dict[str, Any]) -> None:
         if self.tensorboard is not None:

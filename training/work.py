@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from training.config import LoadedConfig
-from training.data.fetch import Tellers, fetch
 from training.data.source import DataSource, sample_folder
 from training.engine.interruption import StopRequest
+from training.fetching.fetch import Tellers, fetch
+from training.leaks.members import FILE as SPLIT_FILE
+from training.leaks.members import Membership, to_json
 from training.machine import available_cpus
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
@@ -17,6 +19,7 @@ from training.requests import PrepareRequest
 from training.run import Run
 from training.run_data import note_fetched
 from training.settle import cache_folder, can_be_made
+from training.status import Status
 from training.tasks import task_class
 from training.tasks.protocol import PrepareContext, Prepared, Task
 
@@ -41,12 +44,17 @@ class Work:
     display: Progress
     stop: StopRequest
     warnings: list[str] = field(default_factory=list)  # of the quick checks
+    status: Status | None = None  # of the run that this is for
 
     @classmethod
     def of(cls, request: PrepareRequest, loaded: LoadedConfig, source: DataSource, stop: StopRequest) -> Work:
         """Work that is logged to the terminal alone, until it has a run."""
         log = RunLog(None)
         return cls(request, loaded, source, task_class(request.task)(loaded.config), log, Progress(log), stop)
+
+    def be_quiet(self) -> None:
+        """Print nothing: the command answers to a program."""
+        self.log.console.quiet = True
 
     @property
     def cache_dir(self) -> Path:
@@ -57,7 +65,7 @@ class Work:
     def data(self, stage: Callable[[str], None] = lambda name: None) -> Path:
         """The dataset's folder; what is not there is fetched, the sample is made. ``stage`` is told what begins."""
         if self.source.manifest is not None:
-            tell = Tellers(self.log.say, self.display.update, self.stop.check, stage)
+            tell = Tellers(self.log.say, self.progress, self.stop.check, stage)
             return fetch(self.source.manifest, self.request.datasets, tell)
         if self.source.path is not None:
             return self.source.path
@@ -69,6 +77,12 @@ class Work:
         for line in (self.source.reason, *self.loaded.notes, *self.warnings):
             self.log.say(line)
 
+    def progress(self, what: str, done: int, total: int | None, *, unit: str = "") -> None:
+        """Show how far fetching or preparing has come, in the run's status too."""
+        self.display.update(what, done, total, unit=unit)
+        if self.status is not None:
+            self.status.write({"stage": what, "done": done, "total": total, **({"unit": unit} if unit else {})})
+
     def prepare(self, stage: Callable[[str], None] = lambda name: None) -> Prepared:
         """The dataset, fetched and prepared; ``stage`` is told what begins."""
         data = self.data(stage)
@@ -79,7 +93,7 @@ class Work:
                 cache_dir=self.cache_dir,
                 workers=self._prepare_workers(),
                 say=self.log.say,
-                progress=self.display.update,
+                progress=self.progress,
                 check_stop=self.stop.check_waiting,
             )
         )
@@ -92,6 +106,7 @@ class Work:
         Raises:
             OtherDatasetError: the run was started on another dataset.
         """
+        self.status = Status(run.folder)
         prepared = self.prepare(lambda name: run.event("stage", stage=name))
         note_fetched(run, self.source)
         known = run.metadata.get("dataset", {}).get("fingerprint")
@@ -99,7 +114,7 @@ class Work:
             raise OtherDatasetError(prepared.fingerprint)
         for line in prepared.summary:
             self.log.say(line)
-        run.write_json("split.json", {name: list(members) for name, members in prepared.membership.items()})
+        run.write_json(SPLIT_FILE, to_json(Membership(self.task.item_word, prepared.near_seconds, prepared.members)))
         run.update(
             dataset={
                 "fingerprint": prepared.fingerprint,

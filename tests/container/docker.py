@@ -1,4 +1,4 @@
-"""Docker's command line for the tests: build, run, watch and stop, always without a network at run time.
+"""Docker's command line for the tests: build, run, watch and stop; at run time without a network if none is asked for.
 
 `DOCKER` names the client, `CONTAINER_IMAGE` an image that is built already. `CONTAINER_BUILD_OPTIONS` are added to each
 build, such as ``--network host`` where the engine has no network of its own.
@@ -106,16 +106,16 @@ class Place:
         return [path for folder in (self.output, self.datasets) for path in folder.rglob("*")]
 
 
-def run(image: str, *words: str, options: Sequence[str] = (), check: bool = True) -> Done:
-    """``docker run --rm`` to its end, without a network."""
-    return docker("run", "--rm", "--network", "none", *options, image, *words, check=check)
+def run(image: str, *words: str, options: Sequence[str] = (), check: bool = True, network: str = "none") -> Done:
+    """``docker run --rm`` to its end."""
+    return docker("run", "--rm", "--network", network, *options, image, *words, check=check)
 
 
 @contextmanager
-def started(image: str, *words: str, options: Sequence[str]) -> Iterator[Container]:
+def started(image: str, *words: str, options: Sequence[str], network: str = "none") -> Iterator[Container]:
     """A container at work in the background, removed afterwards."""
     name = f"worker-{uuid.uuid4().hex[:12]}"
-    docker("run", "--detach", "--name", name, "--network", "none", *options, image, *words)
+    docker("run", "--detach", "--name", name, "--network", network, *options, image, *words)
     try:
         yield Container(name)
     finally:

@@ -87,7 +87,7 @@ def test_a_window_holds_its_own_frames_as_serving_would_make_them(world, events,
     world.workers = workers
     prepared = prepare(world)
     preprocessing = RadarPreprocessing.from_dict(prepared.preprocessing["radar"])
-    names = prepared.membership["train"]
+    names = [member.name for member in prepared.members["train"]]
     assert names[:2] == ["day0/2010-08-26T00:00:00Z", "day0/2010-08-26T00:06:00Z"]
     assert [len(prepared.splits[name]) for name in ("train", "val", "test")] == [4, 4, 4]
     frames = prepared.splits["train"].item(1, None)["frames"]
@@ -101,7 +101,7 @@ def test_a_window_holds_its_own_frames_as_serving_would_make_them(world, events,
     assert prepared.facts["levels"] == 2
     assert prepared.facts["cadence_seconds"] == CADENCE
     assert prepared.facts["spacing_km"] == pytest.approx([2, 2])
-    json.dumps([prepared.audit, prepared.preprocessing, prepared.facts, prepared.membership], allow_nan=False)
+    json.dumps([prepared.audit, prepared.preprocessing, prepared.facts], allow_nan=False)
 
 
 def test_sixteen_bits_one_level_and_the_source_grid(world):
@@ -114,8 +114,8 @@ def test_sixteen_bits_one_level_and_the_source_grid(world):
 def test_the_split_goes_by_time_whatever_the_names(world, events):
     (events / "sample/day0").rename(events / "sample/zz")
     prepared = prepare(world)
-    assert prepared.membership["train"][0].startswith("zz/2010-08-26")
-    assert prepared.membership["test"][0].startswith("day2/2010-08-28")
+    assert prepared.members["train"][0].name.startswith("zz/2010-08-26")
+    assert prepared.members["test"][0].name.startswith("day2/2010-08-28")
     assert prepared.audit["overlaps"] == {"frames": 0, "windows": 0}
     assert any(line.startswith("Split by gap") for line in prepared.summary)
 
@@ -160,7 +160,7 @@ def test_frames_of_two_folders_are_used_once_and_the_folders_joined(world, event
     assert prepared.audit["joined"] == [["day0", "day0b"]]
     assert prepared.audit["splits"]["train"]["frames"] == 17
     assert len(prepared.splits["train"]) == 13
-    assert prepared.membership["train"][-1] == "day0b/2010-08-26T00:36:00Z"
+    assert prepared.members["train"][-1].name == "day0b/2010-08-26T00:36:00Z"
     assert any("3 frames stand in both day0 and day0b" in line for line in prepared.summary)
     frames = prepared.splits["train"].item(12, None)["frames"]
     last = read_volume(more / "992.nc", "DBZ")

@@ -286,3 +286,34 @@ def test_the_end_is_extrapolated_from_steps_validations_and_checkpoints() -> Non
     assert "estimated" not in str(found)
     assert "estimated" in str(estimate(task, Glance({}, "", items), pace, None, None))
     assert estimate(task, Glance({}, ""), pace, None, None) is None
+
+
+# --- a dataset that is still to be fetched ----------------------------------------------------------------------------
+
+
+def doctor_of_manifest(place: Path, capsys: pytest.CaptureFixture[str], content: str) -> dict[str, Any]:
+    """What doctor finds, by name; with a manifest of ``content``."""
+    (place / "far.yaml").write_text(f"sources: [{{https: 'https://example.com/far.tar'}}]\n{content}", "utf-8")
+    settings = ["data.manifest=" + str(place / "far.yaml"), *SHORT["convlstm"]]
+    sets = [word for text in settings for word in ("--set", text)]
+    main(["doctor", "--task", "convlstm", *places(place), *sets, "--json"])
+    return {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+
+
+def test_the_disk_is_checked_with_what_is_still_to_be_fetched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = doctor_of_manifest(tmp_path, capsys, "size: 1000\nunpacked_size: 5000")
+    assert found["disk"]["facts"]["needs"]["download and unpacking"] == 6000
+    assert "download" not in found
+    begun = tmp_path / "datasets" / ".downloads" / "far" / "https-1" / "part"
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(bytes(400))
+    found = doctor_of_manifest(tmp_path, capsys, "size: 1000\nunpacked_size: 5000")
+    assert found["disk"]["facts"]["needs"]["download and unpacking"] == 5600
+    found = doctor_of_manifest(tmp_path, capsys, f"size: {1 << 60}")
+    assert found["disk"]["state"] == "failed"
+
+
+def test_a_dataset_of_unknown_size_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "unpacked_size" in doctor_of_manifest(tmp_path, capsys, "")["download"]["todo"]

@@ -87,4 +87,4 @@ def test_every_row_of_a_batch_belongs_together(name: str, tmp_path: Path, monkey
     batch = first_batch(task, prepared)
     assert len({len(value) for value in batch.values()}) == 1
     for split, items in prepared.splits.items():
-        assert len(items) == len(prepared.membership[split])
+        assert len(items) == len(prepared.members[split])

@@ -15,7 +15,7 @@ from training.engine.device import Precision
 from training.engine.evaluate import evaluate_split
 from training.engine.loader import Loader
 from training.engine.step import is_out_of_memory
-from training.tasks.protocol import Batch, Term
+from training.tasks.protocol import Batch, Outputs, Term
 
 CPU = torch.device("cpu")
 
@@ -60,8 +60,8 @@ def test_each_module_gets_its_own_mode_back(task: TinyTask, model: nn.Module) ->
 class SmallMemory(TinyTask):
     """Runs out of memory above three rows, and says so after it has counted."""
 
-    def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Term]:
-        terms = super().evaluate(model, batch, scores)
+    def score(self, outputs: Outputs, batch: Batch, scores: Any) -> dict[str, Term]:
+        terms = super().score(outputs, batch, scores)
         if len(batch["y"]) > 3:
             raise torch.OutOfMemoryError("made up")
         return terms
@@ -86,7 +86,7 @@ def test_memory_that_runs_out_is_known_by_its_many_names(error: RuntimeError) ->
 
 
 class FullBeforeTheFirstRow(TinyTask):
-    def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Term]:
+    def outputs(self, model: nn.Module, batch: Batch) -> Outputs:
         raise torch.OutOfMemoryError("made up")
 
 
@@ -98,8 +98,8 @@ def test_a_batch_that_never_fits_ends_with_a_clear_error(model: nn.Module) -> No
 class NothingCounts(TinyTask):
     """One of the two terms has no row that counts."""
 
-    def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Term]:
-        return super().evaluate(model, {**batch, "counts": torch.zeros_like(batch["counts"])}, scores)
+    def score(self, outputs: Outputs, batch: Batch, scores: Any) -> dict[str, Term]:
+        return super().score(outputs, {**batch, "counts": torch.zeros_like(batch["counts"])}, scores)
 
 
 def test_a_loss_without_one_of_its_terms_is_absent(model: nn.Module) -> None:

@@ -270,6 +270,24 @@ def test_an_undefined_score_is_a_dash_and_no_verdict(finished: Path) -> None:
     assert part["tables"][0]["rows"][-1][1][0] == {"own": "–", "other": "–", "kind": ""}
 
 
+def test_scores_on_other_data_stand_apart_and_say_what_is_not_independent(finished: Path) -> None:
+    folder = finished / "evaluations" / "test-77aa00bb"
+    shutil.copytree(finished / "evaluations" / "test", folder)
+    content = json.loads((folder / "metrics.json").read_text())
+    content["metrics"] = dict.fromkeys(content["metrics"], 0.01)
+    content |= {"leaks": {"tainted": 5}, "clean": {"n": 3, "metrics": {"test/csi_20": 0.123}}}
+    before = goals(RunFolder(finished))
+    (folder / "metrics.json").write_text(json.dumps(content))
+    assert goals(RunFolder(finished)) == before
+    text = report(finished).text
+    assert SENTENCE in text
+    own, _, other = text.partition("Other data or another checkpoint: test-77aa00bb")
+    assert "not independent" not in own
+    assert "Some of these windows are not independent of what the model learned from" in other
+    assert "The 3 independent windows alone" in other
+    assert "csi 20 0.123" in other
+
+
 def test_goals_are_judged(finished: Path) -> None:
     verdicts = {goal["name"]: goal["verdict"] for goal in goals(RunFolder(finished))}
     assert verdicts == {"test/csi_35_lead_1": "reached", "test/csi_50_lead_7": "missed", "test/nothing": "not known"}

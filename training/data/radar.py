@@ -15,9 +15,17 @@ from training.data.prepared import BlockReader, PreparedCache, Request
 from training.data.prepared_build import open_or_build
 from training.data.radar_audit import findings, summary_lines
 from training.data.radar_events import list_events
+from training.data.radar_members import members_of
 from training.data.radar_plan import plan_cache
 from training.data.splits import SPLITS, split_windows
-from training.data.windows import Event, Stretch, iso_time, join_events, require_windows, stretches_of, windows_of
+from training.data.windows import (
+    Event,
+    Stretch,
+    join_events,
+    require_windows,
+    stretches_of,
+    windows_of,
+)
 from training.files import digest
 from training.schema import Auto, Section, setting
 from training.tasks.protocol import Batch, PrepareContext, Prepared
@@ -197,15 +205,15 @@ def prepared_windows(section: RadarDataSection, cache: PreparedCache, ignored: i
     method, fractions, min_gap_hours = section.split.method, section.split.fractions, section.split.min_gap_hours
     split = split_windows(stretches, windows, method, fractions, min_gap_hours)
     first_blocks = np.array([stretches[s].blocks[f] for s, f in zip(windows.stretch, windows.first, strict=True)])
-    names = [extra["folders"][extra["folder_of"][block_sources[block]]] for block in first_blocks]
-    identities = [f"{name}/{iso_time(start)}" for name, start in zip(names, windows.start, strict=True)]
+    members = members_of(cache, stretches, windows, first_blocks)
     audit = {**split.audit, **findings(extra, sequences, stretches, section.window)}
     facts, reader = _facts(cache, stretches), cache.reader()
     return Prepared(
         fingerprint=_fingerprint(section, cache),
         splits={name: RadarWindows(reader, first_blocks[split.members(name)], section.window) for name in SPLITS},
         audit=audit,
-        membership={name: [identities[i] for i in split.members(name)] for name in SPLITS},
+        members={name: [members[i] for i in split.members(name)] for name in SPLITS},
+        near_seconds=min_gap_hours * 3600,
         preprocessing={
             "radar": extra["preprocessing"],
             "input_steps": section.input_steps,

@@ -14,7 +14,7 @@ from typing import Literal
 from filelock import FileLock
 
 from backend.errors import BadDataError, ConfigError
-from training.data.manifest import Manifest, drive_manifest, load_manifest
+from training.fetching.manifest import Manifest, drive_manifest, load_manifest
 from training.tasks import TASKS
 
 SAMPLE = "sample"

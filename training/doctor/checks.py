@@ -27,6 +27,7 @@ def before_training(job: Job) -> Checks:
     yield from _gpu(job)
     yield from _volumes(job)
     yield from _space(disk.spaces([*_run_needs(job), *_data_needs(job)]))
+    yield from _unknown_download(job)
     yield from _host(job)
 
 
@@ -34,6 +35,7 @@ def before_preparing(job: Job) -> Checks:
     """The quick checks that matter where nothing is trained."""
     yield volumes.check_datasets(job.datasets, must_write=job.fetches)
     yield from _space(disk.spaces(_data_needs(job)))
+    yield from _unknown_download(job)
     yield host.check_clock(host.now(), host.newest_time(job.output))
 
 
@@ -90,9 +92,18 @@ def _run_needs(job: Job) -> list[disk.Need]:
 
 def _data_needs(job: Job) -> list[disk.Need]:
     return [
-        disk.Need("download and unpacking", job.datasets, job.fetch_bytes),
+        disk.Need("download and unpacking", job.datasets, job.fetch_bytes or 0),
         disk.Need("prepared data", job.cache_dir, job.glance.cache_bytes),
     ]
+
+
+def _unknown_download(job: Job) -> Checks:
+    if job.fetch_bytes is None:
+        yield note(
+            "download",
+            "its size is unknown, so that the disk was checked without it",
+            "give size and unpacked_size in the manifest",
+        )
 
 
 def _space(spaces: list[disk.Space]) -> Checks:

@@ -16,6 +16,7 @@ from training.data.source import DataSource
 from training.doctor.volumes import try_to_write
 from training.engine.device import Precision
 from training.engine.gpu import GpuFacts, read_gpu, why_unusable
+from training.fetching.fetch import bytes_to_come
 from training.settle import cache_folder
 from training.tasks.protocol import Glance, Task
 
@@ -32,7 +33,6 @@ class Job:
     run: Path | None = None  # the run folder that will be continued
     in_image: bool = False
     unmounted_ok: bool = False
-    fetch_bytes: int = 0  # that fetching and unpacking still have to write into the datasets folder
 
     @property
     def config(self) -> Any:
@@ -43,6 +43,13 @@ class Job:
     def fetches(self) -> bool:
         """Whether the dataset has to be fetched first."""
         return self.source is not None and self.source.kind == "manifest" and self.data is None
+
+    @cached_property
+    def fetch_bytes(self) -> int | None:
+        """That fetching and unpacking still have to write into the datasets folder; None where nobody knows."""
+        if not self.fetches or self.source is None or self.source.manifest is None:
+            return 0
+        return bytes_to_come(self.source.manifest, self.datasets)
 
     @cached_property
     def cache_dir(self) -> Path:

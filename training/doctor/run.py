@@ -65,12 +65,8 @@ def job_of(
     source: DataSource | None,
     run: Path | None,
     environ: Mapping[str, str] = os.environ,
-    fetch_bytes: int = 0,
 ) -> Job:
-    """What the checks are about: ``task`` with its settings, on ``source``, continuing ``run`` if there is one.
-
-    ``fetch_bytes`` are still to be written by fetching and unpacking.
-    """
+    """What the checks are about: ``task`` with its settings, on ``source``, continuing ``run`` if there is one."""
     return Job(
         task,
         places.output,
@@ -80,7 +76,6 @@ def job_of(
         run,
         in_image=environ.get(IN_IMAGE) == "1",
         unmounted_ok=environ.get(UNMOUNTED_OK) == "1",
-        fetch_bytes=fetch_bytes,
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from training.engine.answers import Answers, ModelAnswers
 from training.engine.device import Precision
 from training.engine.loader import Loader
 from training.engine.order import BatchKey, evaluation_keys
@@ -31,10 +32,12 @@ class Evaluation:
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module | None) -> Iterator[None]:
     """Evaluation mode without gradients; every module's own mode is put back (a frozen trunk stays frozen)."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    modules = [] if model is None else list(model.modules())
+    modes = [(module, module.training) for module in modules]
+    for module in modules[:1]:
+        module.eval()
     try:
         # not inference_mode: what a model or loss caches here must still serve training
         with torch.no_grad():
@@ -46,7 +49,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 def evaluate_split(
     task: Task,
-    model: nn.Module,
+    model: nn.Module | None,
     loader: Loader,
     length: int,
     *,
@@ -57,8 +60,11 @@ def evaluate_split(
     max_items: int | None = None,
     check_stop: Callable[[], None] = lambda: None,
     tick: Callable[[int, int], None] = lambda done, total: None,
+    answers: Answers | None = None,
 ) -> Evaluation:
     """Evaluate ``model`` on ``length`` items of ``loader``'s split, or on an evenly spaced subset.
+
+    ``answers`` take the place of the model's own: kept ones (then without a model), or those that are being kept.
 
     Raises:
         InterruptedRunError: from ``check_stop``, between two micro-batches.
@@ -67,11 +73,13 @@ def evaluate_split(
     keys = list(evaluation_keys(length, batch_size, max_items))
     seen = sum(len(key.indices) for key in keys)
     largest = micro
+    answers = answers or ModelAnswers(task, cast("nn.Module", model))
     while True:
         pools = _Pools(task.new_scores(facts))
+        answers.begin()
         try:
             with evaluation_mode(model):
-                _pool(task, model, loader, keys, pools, precision, largest, check_stop, lambda done: tick(done, seen))
+                _pool(task, answers, loader, keys, pools, precision, largest, check_stop, lambda done: tick(done, seen))
             break
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -112,7 +120,7 @@ class _Pools:
 
 def _pool(
     task: Task,
-    model: nn.Module,
+    answers: Answers,
     loader: Loader,
     keys: list[BatchKey],
     pools: _Pools,
@@ -128,6 +136,6 @@ def _pool(
         for part in split_rows(batch, rows, pools.rows_at_once):
             check_stop()
             with precision.autocast():
-                pools.add(task.evaluate(model, part, pools.scores))
+                pools.add(task.score(answers.to(part, row_count(part)), part, pools.scores))
         done += len(key.indices)
         tick(done)

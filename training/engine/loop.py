@@ -380,7 +380,7 @@ def _log(engine: Engine, session: Session, result: StepResult, rate: float, mete
         "terms": {name: _finite(value) for name, value in result.means().items()},
         "lr": rate,
         "grad_norm": _finite(result.grad_norm),
-        "items_per_second": round(meter.rate, 3),
+        "items_per_second": float(f"{meter.rate:.5g}"),  # a step of the full-size model takes a CPU an hour
         "data_wait": round(meter.data_wait, 4),
         "time": now_utc(),
     }

@@ -24,7 +24,7 @@ def describe(run: RunFolder, name: str) -> str:
     if name == "curves":
         return f"{title_of(name)}. {_losses(run)}".strip()
     split = name.removeprefix("skill_")
-    verdict = verdict_of({**run.evaluations[split], "split": split}) if split in run.evaluations else None
+    verdict = verdict_of(run.evaluations[split]) if split in run.evaluations else None
     return f"{title_of(name)}. {verdict.sentence if verdict else ''}".strip()
 
 

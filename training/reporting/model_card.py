@@ -48,7 +48,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "dataset": parts.dataset(run),
         "audit": parts.audit(run),
         "methods": methods(run, card),
-        "evaluations": [evaluation_part(run, split) for split in run.evaluations],
+        "evaluations": [evaluation_part(run, place) for place in run.evaluations],
         "goals": parts.goals(run),
         "parting": parting(run.validations),
         "story": story(run),

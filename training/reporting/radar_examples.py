@@ -27,7 +27,7 @@ def draw_examples(
     model.eval()
     for number, index in enumerate(_busiest(items, _FIGURES), start=1):
         frames = items.item(index, None)["frames"]
-        level = _busiest_level(packing, frames)
+        level, name = _busiest_level(packing, frames), prepared.members[split][index].name
         values, valid = packing.normalise(frames[level : level + 1])
         with torch.inference_mode():
             forecast = model(values[:, :steps].to(device)).float().cpu()
@@ -42,7 +42,7 @@ def draw_examples(
             max_dbz=packing.max_dbz,
             cadence_seconds=prepared.facts["cadence_seconds"],
             spacing_km=_spacing(prepared.facts),
-            title=f"{split}: {prepared.membership[split][index]}" + (f", level {level + 1}" if len(frames) > 1 else ""),
+            title=f"{split}: {name}" + (f", level {level + 1}" if len(frames) > 1 else ""),
             input_valid=valid[0, :steps].numpy(),
         )
     return written

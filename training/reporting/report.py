@@ -41,7 +41,7 @@ def render_report(run: RunFolder) -> str:
 def _context(run: RunFolder) -> dict[str, Any]:
     figures = {path.stem: _figure(run, path) for path in run.figures}
     evaluations = [
-        evaluation_part(run, split) | {"figure": figures.pop(f"skill_{split}", None)} for split in run.evaluations
+        evaluation_part(run, place) | {"figure": figures.pop(f"skill_{place}", None)} for place in run.evaluations
     ]
     curves = [figures.pop("curves", None), *(part["figure"] for part in evaluations[:1])]
     return {

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from training.goals import judge
 from training.reporting.run_folder import RunFolder
 from training.reporting.units import moment
 from training.shown import without_secrets
 
-_COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 _FILES = {
     "config.yaml": "every setting; give it to --config to repeat the run",
     "metadata.yaml": "identity, dataset, audit, versions, result",
@@ -88,24 +86,19 @@ def _device(device: Mapping[str, Any]) -> str:
 
 
 def goals(run: RunFolder) -> list[dict[str, str]]:
-    """The goals of the configuration, each reached, missed or not known."""
-    metrics = {name: value for evaluation in run.evaluations.values() for name, value in evaluation["metrics"].items()}
+    """The goals of the configuration, each reached, missed or not known; scores on other data reach none."""
+    own = (run.evaluations[split] for split in ("val", "test") if split in run.evaluations)
+    metrics = {name: value for evaluation in own for name, value in evaluation["metrics"].items()}
+    wanted = {name: str(condition) for name, condition in (run.config.get("goals") or {}).items()}
     return [
-        _goal(name, str(condition), metrics.get(name)) for name, condition in (run.config.get("goals") or {}).items()
+        {
+            "name": verdict.name,
+            "condition": verdict.condition,
+            "found": "–" if verdict.value is None else f"{verdict.value:.4g}",
+            "verdict": verdict.word,
+        }
+        for verdict in judge(wanted, metrics)
     ]
-
-
-def _goal(name: str, condition: str, value: float | None) -> dict[str, str]:
-    match = re.fullmatch(r"\s*(>=|<=|>|<)\s*(\S+)\s*", condition)
-    try:
-        bound = float(match[2]) if match else None
-    except ValueError:
-        bound = None
-    if value is None or match is None or bound is None:
-        verdict = "not known"
-    else:
-        verdict = "reached" if _COMPARISONS[match[1]](value, bound) else "missed"
-    return {"name": name, "condition": condition, "found": "–" if value is None else f"{value:.4g}", "verdict": verdict}
 
 
 def dataset(run: RunFolder) -> dict[str, Any]:

@@ -16,9 +16,10 @@ Metrics = Mapping[str, float]
 _MOST_ROWS = 200
 
 
-def evaluation_part(run: RunFolder, split: str) -> dict[str, Any]:
-    """What the page shows of one evaluated split."""
-    evaluation = run.evaluations[split]
+def evaluation_part(run: RunFolder, place: str) -> dict[str, Any]:
+    """What the page shows of one evaluation; ``place`` is its split where the data are the run's own, else longer."""
+    evaluation = run.evaluations[place]
+    split = evaluation.get("split") or place
     record = evaluation.get("record") or {}
     layout = layout_of(record)
     metrics = {name.removeprefix(f"{split}/"): value for name, value in evaluation["metrics"].items()}
@@ -26,6 +27,8 @@ def evaluation_part(run: RunFolder, split: str) -> dict[str, Any]:
     baseline = layout.baseline if layout else None
     return {
         "split": split,
+        "place": place,
+        "leaks": _leaks(evaluation),
         "n": evaluation.get("n"),
         "item": evaluation.get("item", "items"),
         "checkpoint": evaluation.get("checkpoint"),
@@ -34,13 +37,23 @@ def evaluation_part(run: RunFolder, split: str) -> dict[str, Any]:
         "scale": record.get("scale"),
         "definitions": record.get("definitions", {}),
         "baseline": baseline,
-        "verdict": verdict_of({**evaluation, "split": split}),
+        "verdict": verdict_of(evaluation),
         "tables": [_table(table, metrics, baseline) for table in layout.tables] if layout else [],
         "counts": [_table(table, metrics, None) for table in layout.counts] if layout else [],
         "warnings": layout.warnings if layout else [],
         "numbers": _numbers(metrics, lambda name: name not in shown),
-        "frame": None if layout else _frame(run.path / "evaluations" / split / "scores.csv"),
+        "frame": None if layout else _frame(run.path / "evaluations" / place / "scores.csv"),
     }
+
+
+def _leaks(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
+    """That the scored items share something with what the model learned from, and what is left without those."""
+    found, clean = evaluation.get("leaks"), evaluation.get("clean") or {}
+    if not found:
+        return None
+    split = evaluation.get("split")
+    metrics = {name.removeprefix(f"{split}/"): value for name, value in (clean.get("metrics") or {}).items()}
+    return {"n": clean.get("n"), "numbers": _numbers(metrics, lambda name: "_lead_" not in name)}
 
 
 def _numbers(metrics: Metrics, wanted: Callable[[str], bool]) -> list[tuple[str, str]]:

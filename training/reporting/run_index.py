@@ -54,7 +54,7 @@ def _row(output: Path, folder: Path) -> RunRow:
     head, (seconds, _) = identity(run), noted_use(run)
     selection = head["selection"]
     verdicts = [goal["verdict"] for goal in goals(run)]
-    verdict = next((verdict_of({**found, "split": split}) for split, found in run.evaluations.items()), None)
+    verdict = verdict_of(run.evaluations["test"]) if "test" in run.evaluations else None
     return RunRow(
         run_id=head["run_id"],
         task=head["task"],

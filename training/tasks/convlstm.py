@@ -23,7 +23,7 @@ from training.schema import EvaluationSection, RunConfig, Section, setting
 from training.scores.radar import NowcastScores
 from training.tasks.card import Card
 from training.tasks.convlstm_card import convlstm_card
-from training.tasks.protocol import Batch, Glance, PrepareContext, Prepared, Task, Term
+from training.tasks.protocol import Batch, Glance, Outputs, PrepareContext, Prepared, Task, Term
 
 if TYPE_CHECKING:
     from backend.models.convlstm import ConvLSTMNowcaster
@@ -137,10 +137,13 @@ class ConvLSTMTask(Task):
             self.packing.as_stored,
         )
 
-    def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Term]:
+    def outputs(self, model: nn.Module, batch: Batch) -> Outputs:
+        frames, _ = self.packing.normalise(batch["frames"])
+        return {"forecast": model(frames[:, : self.config.data.input_steps])}
+
+    def score(self, outputs: Outputs, batch: Batch, scores: Any) -> dict[str, Term]:
         frames, valid = self.packing.normalise(batch["frames"])
-        steps = self.config.data.input_steps
-        prediction = model(frames[:, :steps])
+        steps, prediction = self.config.data.input_steps, outputs["forecast"]
         scores.update(prediction, frames[:, steps:], valid[:, steps:], frames[:, steps - 1], valid[:, steps - 1])
         return radar_loss(prediction, frames[:, steps:], valid[:, steps:], self.config.loss)
 

@@ -24,10 +24,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from backend.weights import load_matching
+from training.leaks.members import Member
 from training.schema import RunConfig
 from training.tasks.card import Card
 
 Batch = dict[str, Any]
+Outputs = dict[str, Tensor]  # each with the rows as its first dimension
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +74,10 @@ class Prepared:
     fingerprint: str  # of the content and of the settings that shaped it, independent of paths
     splits: Mapping[str, ItemSource]  # "train", "val", "test"
     audit: Mapping[str, Any]  # split audit: counts, ranges, overlaps found and what was done; JSON types only
-    membership: Mapping[str, Sequence[str]]  # who is in train, val, test: goes to split.json
+    members: Mapping[str, Sequence[Member]]  # who is in train, val, test, in the order of the items: for the leak audit
     preprocessing: Mapping[str, Any]  # what serving needs to treat a raw input alike: goes into every checkpoint
     summary: Sequence[str] = ()  # lines for the user
+    near_seconds: float = 0.0  # items closer in time than this are not independent
     facts: Mapping[str, Any] = field(default_factory=dict)  # what building the model needs (grid, class names, …)
 
 
@@ -163,6 +167,13 @@ class Task(ABC):
         """Start a new run from other weights, where the config names some."""
         return
 
+    def load_foreign(self, model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+        """Put weights of the program that this task comes from, read from ``path``, into ``model``.
+
+        Raises ConfigError where they are of another model.
+        """
+        load_matching(model, weights, path)
+
     def phases(self) -> list[Phase]:
         training = self.config.training
         return [Phase("main", training.epochs, training.learning_rate, training.patience)]
@@ -200,8 +211,12 @@ class Task(ABC):
         """Empty scores for a dataset with these ``facts``."""
 
     @abstractmethod
-    def evaluate(self, model: nn.Module, batch: Batch, scores: Any) -> dict[str, Term]:
-        """Forward, add to ``scores``, return the loss terms; called without gradients."""
+    def outputs(self, model: nn.Module, batch: Batch) -> Outputs:
+        """The model's answers to a (micro-)batch, which `score` needs and which can be kept; without gradients."""
+
+    @abstractmethod
+    def score(self, outputs: Outputs, batch: Batch, scores: Any) -> dict[str, Term]:
+        """Add ``outputs`` to ``scores`` and return the loss terms; ``batch`` is what they are answers to."""
 
     @abstractmethod
     def glance(self, source: Path | None, cache_dir: Path) -> Glance:

@@ -1,0 +1,60 @@
+"""What differs between two configurations, as far as it changes a result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from backend.errors import BadDataError
+from training.config import config_hash
+from training.config_keys import Flat, flat_values, idle_keys, keys_of, show
+from training.schema import RunConfig
+
+_SHOWN_DIGITS = 8
+
+
+def effective(config: RunConfig) -> Flat:
+    """The values of all keys that have an effect on the result."""
+    keys, values = keys_of(type(config)), flat_values(config)
+    idle = idle_keys(keys, values)
+    return {path: values[path] for path, key in keys.leaves.items() if not key.neutral and path not in idle}
+
+
+def differences(there: RunConfig, here: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ: key -> (there, here); None stands where a key has no effect."""
+    one, other = effective(there), effective(here)
+    paths = dict.fromkeys([*one, *other])
+    return {path: (one.get(path), other.get(path)) for path in paths if one.get(path) != other.get(path)}
+
+
+def parse(schema: type[RunConfig], values: Mapping[str, Any], origin: str) -> RunConfig:
+    """The configuration that ``origin``, a checkpoint or the like, holds complete.
+
+    Raises:
+        BadDataError: it is not one of this version.
+    """
+    try:
+        return schema.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise BadDataError(
+            f"{origin}: its configuration is not one of this version of the worker ({key}: {first['msg']}); use the "
+            "version that wrote it"
+        ) from None
+
+
+def mismatch_lines(checkpoint: RunConfig, current: RunConfig) -> list[str]:
+    """The warning about two configurations that are not the same, and a line for each key; empty where they are."""
+    one, other = config_hash(checkpoint), config_hash(current)
+    if one == other:
+        return []
+    warning = (
+        f"Config hash mismatch! Checkpoint config hash: {one[:_SHOWN_DIGITS]}, Current config hash: "
+        f"{other[:_SHOWN_DIGITS]}. This may affect reproducibility."
+    )
+    changed = differences(checkpoint, current)
+    return [warning, *(f"  {key}: {show(there)} there, {show(here)} here" for key, (there, here) in changed.items())]

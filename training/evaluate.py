@@ -1,0 +1,287 @@
+"""`evaluate`: scores trained runs, or what was kept of their predictions, again or on other data."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+
+from backend.artifact import Artifact, best_checkpoint, is_checkpoint, open_artifact
+from backend.errors import DONE, VERIFICATION_FAILED, BadDataError, UsageError, VerificationError, WorkerError
+from training.assemble import choose_micro, rows_of
+from training.config import load_config
+from training.config_compare import mismatch_lines, parse
+from training.engine.answers import Answers, ModelAnswers
+from training.engine.device import Precision, choose_device
+from training.engine.interruption import StopRequest
+from training.evaluation import Bench, keep, of_checkpoint
+from training.goals import judge
+from training.heartbeat import beat
+from training.leaks.find import Leaks, find_leaks
+from training.leaks.members import FILE as SPLIT_FILE
+from training.leaks.members import read_membership
+from training.predictions import FOLDER, KeepAnswers, KeptAnswers
+from training.provenance import determinism, prepare_environment
+from training.reporting.progress import Progress
+from training.requests import EvaluateRequest, PrepareRequest
+from training.run import Run, find_runs, resolve_run
+from training.run_data import with_data_of
+from training.settle import settle
+from training.tasks.protocol import Batch, ItemSource, Prepared
+from training.work import Work
+
+_LEARNED_FROM = ("train", "val")  # what training or selection looked at
+
+
+def evaluate(request: EvaluateRequest) -> int:
+    """Score each run that the request names; what is found is kept in its folder and shown. Returns the exit code.
+
+    Where there are several, one that cannot be scored is told, and the others are scored all the same.
+
+    Raises:
+        UsageError: the request names no run.
+        WorkerError: the one run cannot be scored.
+    """
+    with StopRequest(beat) as stop:
+        names = _names(request)
+        if len(names) == 1:
+            evaluated = [_Evaluation.of(request, names[0], stop).run()]
+            return _told(request, evaluated)
+        evaluated, code = [], DONE
+        for name in names:
+            try:
+                evaluated.append(_Evaluation.of(request, name, stop).run())
+            except WorkerError as error:
+                stop.check()
+                typer.echo(f"error: {name}: {error}", err=True)
+                code = code or error.exit_code
+        told = _told(request, evaluated)
+        return code or told
+
+
+def _names(request: EvaluateRequest) -> Sequence[str]:
+    if request.predictions is not None:
+        if request.runs or request.all_of is not None:
+            raise UsageError("--predictions names what is scored: name no run and no --all beside it")
+        return [str(request.predictions)]
+    if request.all_of is None:
+        if not request.runs:
+            raise UsageError("name a run, or take all of a task with --all --task TASK")
+        return request.runs
+    if request.runs:
+        raise UsageError("--all takes every finished run of the task: name no run beside it")
+    found = [run for run in find_runs(request.output, request.all_of) if run.metadata.get("state") == "finished"]
+    if not found:
+        raise UsageError(f"no finished run of {request.all_of} under {request.output}")
+    return [str(run.folder) for run in found]
+
+
+def _told(request: EvaluateRequest, evaluated: Sequence[_Evaluated]) -> int:
+    """Show all results as JSON or as a comparison, and the goals; the exit code."""
+    if request.as_json:
+        typer.echo(json.dumps([one.result for one in evaluated], indent=1))
+    elif len(evaluated) > 1:
+        for one in sorted(evaluated, key=lambda one: one.result["run_id"]):
+            loss = one.result["metrics"].get(f"{request.split}/loss")
+            typer.echo(f"{one.result['run_id']}  {request.split}/loss {'–' if loss is None else f'{loss:.5f}'}")
+    if not request.check_goals:
+        return DONE
+    verdicts = [(one, verdict) for one in evaluated for verdict in judge(one.goals, one.result["metrics"])]
+    if not verdicts:
+        raise UsageError(f"--check-goals: no goal about {request.split} is set (goals in the run's config.yaml)")
+    for one, verdict in verdicts:
+        typer.echo(f"{one.result['run_id']}: {verdict.line()}", err=request.as_json)
+    return DONE if all(verdict.reached for _, verdict in verdicts) else VERIFICATION_FAILED
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    result: dict[str, Any]
+    goals: dict[str, str]  # of the run, about the split
+
+
+@dataclass
+class _Evaluation:
+    """One run being scored."""
+
+    request: EvaluateRequest
+    target: Run
+    artifact: Artifact
+    work: Work
+
+    @classmethod
+    def of(cls, request: EvaluateRequest, name: str, stop: StopRequest) -> _Evaluation:
+        run, named = resolve_run(request.output, name), Path(name)
+        artifact = open_artifact(named if is_checkpoint(named) else run.folder)
+        prepare = with_data_of(run, _as_trained(run, request))
+        loaded, source = settle(prepare, os.environ)
+        work = Work.of(prepare, loaded, source, stop)
+        if request.as_json:
+            work.be_quiet()
+        return cls(request, run, artifact, work)
+
+    def run(self) -> _Evaluated:
+        """Score, keep, show."""
+        work, run, split = self.work, self.target, self.request.split
+        self._verify_config()
+        with run.locked(), Progress(work.log) as work.display:
+            prepared = work.prepare()
+            _check_fits(work, self.artifact, prepared, split)
+            place = _place(run, split, self.artifact, prepared)
+            if place != split:
+                work.log.say(f"note: not the run's own dataset and best checkpoint: kept apart in evaluations/{place}")
+            result = self._score(prepared, place)
+            run.event("evaluated", split=split, place=place, looks=result["looks"])
+        path = run.path("evaluations", place)
+        work.log.say((path / "table.txt").read_text("utf-8"))
+        work.log.say(f"{result['n']} {result['item']} of {split}, look {result['looks']}: {path / 'metrics.json'}")
+        goals = {name: goal for name, goal in work.loaded.config.goals.items() if name.startswith(f"{split}/")}
+        return _Evaluated(result, goals)
+
+    def _verify_config(self) -> None:
+        """Hold the checkpoint's configuration against the one that the command names, or the run's own file."""
+        request, task = self.request, self.work.task
+        if not request.verify_config:
+            return
+        own = parse(task.config_type, self.artifact.config, str(self.artifact.folder))
+        if request.config is None and not request.sets:
+            current = self.work.loaded.config
+        else:
+            asked = request.config or str(self.target.path("config.yaml"))
+            current = load_config(task.name, preset_or_file=asked, sets=list(request.sets)).config
+        lines = mismatch_lines(own, current)
+        if lines and request.strict:
+            raise VerificationError("\n".join(lines))
+        for line in lines or ["the configuration is the checkpoint's"]:
+            self.work.log.say(line)
+
+    def _score(self, prepared: Prepared, place: str) -> dict[str, Any]:
+        request, run, work, split = self.request, self.target, self.work, self.request.split
+        leaks = self._leaks(prepared)
+        bench, model = self._bench(prepared)
+        answers: Answers | None = None
+        kept: KeepAnswers | None = None
+        if request.predictions is not None:
+            answers = self._kept(prepared, bench)
+        elif request.keep_predictions:
+            answers = kept = KeepAnswers(ModelAnswers(work.task, model), run.path("evaluations", place, FOLDER))
+        with determinism(work.loaded.config.training.deterministic, bench.device):
+            found = bench.score(model, split, answers)
+            result = bench.result(found, split, of_checkpoint(self.artifact))
+            if leaks is not None and leaks:
+                result["leaks"] = leaks.to_json()
+                result["clean"] = self._clean(bench, model, leaks)
+        if kept is not None:
+            kept.publish({key: result[key] for key in ("run_id", "split", "checkpoint", "weights", "dataset", "n")})
+            work.log.say(f"predictions: {run.path('evaluations', place, FOLDER)}")
+        return keep(run, place, found, result)
+
+    def _bench(self, prepared: Prepared) -> tuple[Bench, Any]:
+        run, work = self.target, self.work
+        training = work.loaded.config.training
+        prepare_environment(training.deterministic)
+        device, _ = choose_device(training.device)
+        precision = Precision(training.amp, device)
+        model = work.task.build_model(self.artifact.facts)
+        model.load_state_dict(self.artifact.weights)
+        micro = rows_of(choose_micro(run, work.task, model, device, precision))
+        bench = Bench(
+            run=run,
+            task=work.task,
+            prepared=prepared,
+            precision=precision,
+            device=device,
+            progress=work.progress,
+            stop=work.stop,
+            micro=micro,
+            is_sample=work.source.is_sample,
+        )
+        return bench, model.to(device)
+
+    def _kept(self, prepared: Prepared, bench: Bench) -> KeptAnswers:
+        """The kept predictions, when they are about this split of these data."""
+        assert self.request.predictions is not None
+        kept = KeptAnswers(self.request.predictions, bench.device)
+        wanted = {"split": self.request.split, "dataset": prepared.fingerprint, **of_checkpoint(self.artifact)}
+        facts = kept.facts
+        other = [f"{key} {facts.get(key)}, not {value}" for key, value in wanted.items() if facts.get(key) != value]
+        if other:
+            raise BadDataError(f"{kept.folder}: these predictions are about something else: {'; '.join(other)}")
+        return kept
+
+    def _leaks(self, prepared: Prepared) -> Leaks | None:
+        """What other data have in common with what the run learned from; its own split was audited before training."""
+        run, split = self.target, self.request.split
+        if prepared.fingerprint == run.metadata.get("dataset", {}).get("fingerprint"):
+            return None
+        if not run.path(SPLIT_FILE).is_file():
+            self.work.log.say("note: nobody knows what this model was trained on, so leaks cannot be looked for")
+            return None
+        known = read_membership(run.path(SPLIT_FILE))
+        seen = [member for name in _LEARNED_FROM for member in known.splits.get(name, ())]
+        near = max(known.near_seconds, prepared.near_seconds)
+        leaks = find_leaks(seen, prepared.members[split], near, ("what the run learned from", split))
+        self.work.log.say(f"{'warning: ' if leaks else ''}{leaks.line()}")
+        return leaks
+
+    def _clean(self, bench: Bench, model: Any, leaks: Leaks) -> dict[str, Any]:
+        """The independent part by itself; nothing where there is none."""
+        split = self.request.split
+        if not leaks.clean:
+            self.work.log.say(f"warning: no part of {split} is independent: these scores say nothing about new data")
+            return {"n": 0, "metrics": {}}
+        part = Part(bench.prepared.splits[split], leaks.clean)
+        found = bench.score(model, split, items=part)
+        self.work.log.say(f"the {found.n} independent {bench.task.item_word} alone:\n{found.table}")
+        return {"n": found.n, "metrics": bench.result(found, split, {})["metrics"]}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some items of a split (an ItemSource)."""
+
+    items: ItemSource
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def item(self, index: int, rng: np.random.Generator | None) -> Batch:
+        return self.items.item(self.indices[index], rng)
+
+
+def _as_trained(run: Run, request: EvaluateRequest) -> PrepareRequest:
+    return PrepareRequest(
+        task=run.metadata["task"],
+        data=request.data,
+        config=str(run.path("config.yaml")),
+        output=request.output,
+        datasets=request.datasets,
+    )
+
+
+def _check_fits(work: Work, artifact: Artifact, prepared: Prepared, split: str) -> None:
+    if split not in prepared.splits or not len(prepared.splits[split]):
+        raise BadDataError(f"the {split} split holds no {work.task.item_word}")
+    why = work.task.mismatch(artifact.preprocessing, artifact.facts, prepared)
+    if why is not None:
+        raise BadDataError(
+            f"{work.source.path or 'the sample'}: {artifact.folder.name} was not trained on such data ({why}); "
+            "evaluate it on data like its own"
+        )
+
+
+def _place(run: Run, split: str, artifact: Artifact, prepared: Prepared) -> str:
+    """Where the result is kept: under the split's name if it is the run's headline, else under one of its own."""
+    place = split
+    if prepared.fingerprint != run.metadata.get("dataset", {}).get("fingerprint"):
+        place += f"-{prepared.fingerprint[:8]}"
+    if artifact.folder.name != best_checkpoint(run.folder).name:
+        place += f"-{artifact.folder.name}"
+    return place
