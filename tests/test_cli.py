@@ -56,7 +56,6 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     for package, name in [
         (training, "pipeline"),
         (training, "commands"),
-        (training, "run"),
         (training.reporting, "anew"),
     ]:
         monkeypatch.setitem(sys.modules, f"{package.__name__}.{name}", recorder)
