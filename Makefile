@@ -84,8 +84,8 @@ audit: $(READY) ## Look for leaks inside a run's split: RUN= (ARGS=<another run>
 predict: $(READY) ## Apply a run's best weights: RUN= DATA=<folder of raw files> ARGS="--out folder"
 	@$(NEED_RUN)$(WORKER) predict "$(RUN)" $(if $(DATA),"$(DATA)") $(ARGS)
 
-report: $(READY) ## Write a run's report anew: RUN=
-	@$(NEED_RUN)$(WORKER) report "$(RUN)" $(ARGS)
+report: $(READY) ## Write a run's report and model card anew, and the list of runs: RUN= (without it, of all runs)
+	@$(WORKER) report $(if $(RUN),"$(RUN)",--all) $(ARGS)
 
 runs: $(READY) ## List runs, or ARGS="best", "show RUN", "compare RUN RUN", "export", "delete RUN", "rebuild"
 	@$(WORKER) runs $(or $(ARGS),list)

@@ -27,9 +27,7 @@ WORKER = ROOT / "training" / "train_worker.py"
 
 
 class Made(str):
-    """What the recorder's functions return: a path, or a run with a folder."""
-
-    folder = "run folder"
+    """What the recorder's functions return."""
 
 
 class Recorder(types.ModuleType):
@@ -59,8 +57,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     for package, name in [
         (training, "pipeline"),
         (training, "commands"),
-        (training, "run"),
-        (training.reporting, "report"),
+        (training.reporting, "anew"),
     ]:
         monkeypatch.setitem(sys.modules, f"{package.__name__}.{name}", recorder)
         monkeypatch.setattr(package, name, recorder, raising=False)
@@ -156,15 +153,16 @@ def test_the_other_commands_reach_their_functions(pipeline: Recorder, capsys: py
     assert run("prepare --prune") == 0
     assert run("predict 2026 a b --out r") == 0
     assert run("report 2026 --output o") == 0
+    assert run("report --all") == 0
     assert pipeline.calls == [
         ("fetch", (PrepareRequest(task="convlstm", drive_id="i", sets=("a=1",), datasets=Path("s")),)),
         ("prepare", (PrepareRequest(task="convlstm", data="sample", sets=("a=1",), seed=2),)),
         ("prepare", (PrepareRequest(task="convlstm", prune=True),)),
         ("predict", (PredictRequest(run="2026", inputs=(Path("a"), Path("b")), out=Path("r")),)),
-        ("resolve_run", (Path("o"), "2026")),
-        ("write_report", ("run folder",)),
+        ("write_anew", (Path("o"), "2026", False)),
+        ("write_anew", (Path("model_output"), None, True)),
     ]
-    assert capsys.readouterr().out == "made\n"
+    assert capsys.readouterr().out.split() == list("made") * 2  # each path that it yields, on a line
 
 
 def test_doctor_carries_every_flag_and_returns_its_code(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -393,12 +393,16 @@ def audit(
 
 
 @app.command()
-def report(run: Run, output: Output = OUTPUT) -> None:
-    """Write a run's report.html anew."""
-    from training.reporting.report import write_report
-    from training.run import resolve_run
+def report(
+    run: Annotated[str | None, typer.Argument(help="A run's id or its unique beginning, or its folder.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All runs under --output.")] = False,
+    output: Output = OUTPUT,
+) -> None:
+    """Write report.html and MODEL_CARD.md of a run or of all anew, and index.html, which lists all runs."""
+    from training.reporting.anew import write_anew
 
-    typer.echo(write_report(resolve_run(output, run).folder))
+    for written in write_anew(output, run, every):
+        typer.echo(written)
 
 
 def _resolved(request: TrainRequest) -> str:

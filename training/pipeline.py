@@ -15,6 +15,7 @@ from typing import Any
 from backend.errors import BadDataError, ConfigError, DivergedError, InterruptedRunError, UsageError, WorkerError
 from backend.files import write_atomic
 from training.config import LoadedConfig, config_hash, dump_yaml
+from training.config_difference import from_preset
 from training.data.source import DataSource
 from training.doctor.run import job_of, preflight
 from training.engine.interruption import StopRequest
@@ -158,6 +159,7 @@ def _new_run(request: TrainRequest, work: Work) -> Run:
             "preset": work.loaded.preset,
             "set_by_user": dict(work.loaded.user_set),
             "overrides": dict(work.loaded.overrides),
+            "differences": from_preset(work.loaded),
             "command": shlex.join(request.argv),
             "seed": config.training.seed,
             "versions": versions(),
@@ -178,7 +180,7 @@ def _unchanged(run: Run, work: Work) -> bool:
 
 def _train_run(run: Run, work: Work, machine: RentedMachine) -> int:
     run = machine.own_place(run, work.log.say)
-    with run.locked():
+    with _listed(work), run.locked():
         log = work.log = RunLog(run.path("train.log"))
         log.say(f"log: {run.path('train.log')}")
         try:
@@ -188,6 +190,28 @@ def _train_run(run: Run, work: Work, machine: RentedMachine) -> int:
         finally:
             register_run(run.folder, work.request.output, log.say)
     return 0
+
+
+@contextmanager
+def _listed(work: Work) -> Iterator[None]:
+    """Afterwards the list of all runs is written anew, unless the machine may be gone in seconds."""
+    try:
+        yield
+    except InterruptedRunError:
+        raise
+    except BaseException:
+        _list_runs(work)
+        raise
+    _list_runs(work)
+
+
+def _list_runs(work: Work) -> None:
+    from training.reporting.index_page import write_index
+
+    try:
+        write_index(work.request.output)
+    except Exception as error:  # whatever it is: the run is worth more than the list
+        work.log.say(f"the list of runs could not be written ({error!r}); `report --all` makes it anew")
 
 
 @contextmanager
@@ -226,4 +250,4 @@ def _record_extension(run: Run, work: Work) -> None:
         return
     run.event("extended", changed=changed, config_hash=config_hash(config))
     write_atomic(run.path("config.yaml"), dump_yaml(config))
-    run.update(config_hash=config_hash(config))
+    run.update(config_hash=config_hash(config), differences=from_preset(work.loaded))

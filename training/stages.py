@@ -108,6 +108,7 @@ def _tell_assembled(run: Run, work: Work, engine: Engine, choices: dict[str, Cho
         automatic={key: str(choice) for key, choice in choices.items()},
         parameters={"total": parameters, "trained": trained},
     )
+    run.write_json("card.json", work.task.card(engine.facts).to_json())
     work.log.say(f"model: {parameters:,} numbers, {trained:,} of them trained")
     for key in ("training.num_workers", "training.micro_batch_size"):
         work.log.say(f"{key.removeprefix('training.')}: {choices[key]}")
@@ -123,7 +124,7 @@ def _note_determinism(run: Run, asked: bool, undetermined: set[str]) -> None:
 def _evaluate(run: Run, work: Work, engine: Engine, prepared: Prepared) -> dict[str, dict[str, Any]]:
     """One validation of the best weights on the whole split and one look at test; by split, empty ones left out."""
     artifact = open_checkpoint(best_checkpoint(run.folder))
-    best, metric = engine.progress.best, engine.config.selection.metric
+    best, metric, mode = engine.progress.best, engine.config.selection.metric, engine.config.selection.mode
     if best is None:
         work.log.say(f"warning: {metric} was never defined, so there is no best; {artifact.folder.name} is evaluated")
     engine.model.load_state_dict(artifact.weights)
@@ -136,7 +137,7 @@ def _evaluate(run: Run, work: Work, engine: Engine, prepared: Prepared) -> dict[
     run.update(
         result={
             "best_step": best.step if best else None,
-            "selection": {"metric": metric, "value": best.value if best else None},
+            "selection": {"metric": metric, "mode": mode, "value": best.value if best else None},
             **{f"{split}/loss": result["metrics"].get(f"{split}/loss") for split, result in results.items()},
         },
     )
@@ -171,6 +172,7 @@ def _evaluate_split(
 def _draw_and_report(run: Run, work: Work, engine: Engine, prepared: Prepared) -> None:
     """Pictures and the report: what fails here is told and costs nothing that was trained."""
     from training.reporting.curves import draw_curves
+    from training.reporting.model_card import write_model_card
     from training.reporting.report import write_report
 
     figures = run.path("figures")
@@ -178,6 +180,7 @@ def _draw_and_report(run: Run, work: Work, engine: Engine, prepared: Prepared) -
     for what, draw in (
         ("curves", lambda: draw_curves(run.folder)),
         ("example figures", lambda: work.task.draw(engine.model, prepared, "test", figures, engine.device)),
+        ("model card", lambda: write_model_card(run.folder)),
         ("report", lambda: write_report(run.folder)),
     ):
         work.stop.check()

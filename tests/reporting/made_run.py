@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.reporting.radar_figures import draw_nowcast
+from training.scores.layout import Baseline, Judged, Layout, Row, Table
 from training.scores.radar import NowcastScores
 from training.yaml_core import write_yaml
 
@@ -33,12 +34,57 @@ def make_run(folder: Path, *, finished: bool = True, is_sample: bool = True, wea
     write_yaml(run / "metadata.yaml", metadata(finished, is_sample, weak))
     write_lines(run / "metrics.jsonl", metric_lines(240 if finished else 120))
     write_lines(run / "events.jsonl", EVENTS if finished else EVENTS[:6])
+    (run / "usage.json").write_text('{"seconds": 720.0, "priced_seconds": 720.0, "cost": 0.08}\n')
+    (run / "card.json").write_text(json.dumps(CARD))
     for name in ("split.json", "train.log", "training_history.json", "best_model.pth"):
         (run / name).write_text("{}\n")
     if finished:
         for seed, split in enumerate(("val", "test")):
             write_evaluation(run, split, seed, is_sample)
         write_figure(run)
+    return run
+
+
+def make_output(output: Path) -> Path:
+    """Runs of two tasks, best to worst: convlstm's c, a, b (the sample is better and does not count), tiny's y, x."""
+    light(output, "convlstm", "20261101_100000_a", 0.081)
+    light(output, "convlstm", "20261102_100000_b", 0.092)
+    light(output, "convlstm", "20261103_100000_c", 0.075, data="77aa00")
+    light(output, "convlstm", "20261104_100000_sample", 0.01, is_sample=True)
+    light(output, "convlstm", "20261105_100000_failed", None, state="failed")
+    light(output, "tiny", "20261106_100000_x", 0.6, selection=("val/auc", "max"))
+    light(output, "tiny", "20261107_100000_y", 0.7, selection=("val/auc", "max"))
+    return output
+
+
+def light(
+    output: Path,
+    task: str,
+    run_id: str,
+    value: float | None,
+    *,
+    state: str = "finished",
+    is_sample: bool = False,
+    data: str = "9d2a6f77c1",
+    selection: tuple[str, str] = ("val/loss", "min"),
+) -> Path:
+    """A run with little but its metadata and config; one that is finished has one score, beside a baseline's."""
+    run = output / task / run_id
+    run.mkdir(parents=True)
+    metric, mode = selection
+    content = metadata(False, is_sample, False) | {"run_id": run_id, "task": task, "state": state}
+    content["dataset"] |= {"fingerprint": data}
+    if state == "finished":
+        content["result"] = {"best_step": 200, "selection": {"metric": metric, "mode": mode, "value": value}}
+        folder = run / "evaluations" / "test"
+        folder.mkdir(parents=True)
+        table = Table("AUC", ["all"], [Row("pairs", ["auc"], "max")])
+        layout = Layout([table], baseline=Baseline("guessing", "draws lots", "guess_"), judged=Judged("AUC", "AUC"))
+        found = {"test/auc": value, "test/guess_auc": 0.5}
+        result = {"split": "test", "metrics": found, "record": {"layout": layout.to_json()}, "n": 9, "item": "pairs"}
+        (folder / "metrics.json").write_text(json.dumps(result))
+    write_yaml(run / "metadata.yaml", content)
+    write_yaml(run / "config.yaml", CONFIG | {"selection": {"metric": metric, "mode": mode}})
     return run
 
 
@@ -158,7 +204,8 @@ def metadata(finished: bool, is_sample: bool, weak: bool) -> dict[str, Any]:
         "task": "convlstm",
         "config_hash": "5f0c1e2d3b4a59687706f5e4d3c2b1a0ffeeddccbbaa99887766554433221100",
         "preset": "sample",
-        "set_by_user": {"training.seed": 7, "goals": {"test/csi_35_lead_1": ">0.4"}},
+        "set_by_user": {"training.seed": "--set training.seed", "goals": "my.yaml"},
+        "differences": {"preset": "sample", "keys": {"training.seed": [42, 7], "goals": [{}, CONFIG["goals"]]}},
         "command": "train --task convlstm --data sample --set training.seed=7",
         "data": {"path": None, "is_sample": is_sample},
         "seed": 7,
@@ -177,7 +224,7 @@ def metadata(finished: bool, is_sample: bool, weak: bool) -> dict[str, Any]:
         "device": {"kind": "cpu", "name": "x86_64", "threads": 2},
         "automatic": {
             "training.micro_batch_size": "4 (about 210 MiB a row, 6.1 GiB free)",
-            "training.amp": "off (CPU)",
+            "training.amp": "fp32 (the CPU has no matrix units for bf16)",
         },
         "parameters": {"total": 218431, "trained": 218431},
         "determinism": {"asked": False, "not_deterministic": []},
@@ -185,13 +232,30 @@ def metadata(finished: bool, is_sample: bool, weak: bool) -> dict[str, Any]:
     if finished:
         content["result"] = {
             "best_step": 200,
-            "selection": {"metric": "val/loss", "value": 0.0819},
+            "selection": {"metric": "val/loss", "mode": "min", "value": 0.0819},
             "val/loss": 0.0819,
             "test/loss": 0.0712,
         }
     return content
 
 
+CARD: dict[str, Any] = {
+    "what": "It forecasts radar.",
+    "uses": ["Nowcasting."],
+    "limits": ["No warning system."],
+    "method": ["The model was a convolutional LSTM (Shi et al. 2015)."],
+    "references": [
+        {
+            "key": "shi2015convlstm",
+            "short": "Shi et al. 2015",
+            "kind": "inproceedings",
+            "author": "Shi, Xingjian and others",
+            "title": "Convolutional LSTM Network",
+            "year": 2015,
+            "more": {"volume": "28"},
+        }
+    ],
+}
 WEAK = (
     "This split is weak: 0.40 h lie between two of its sides (a window is 0.77 h long), which may show the same "
     "weather, so scores may be too good. Honest scores need three or more separate events."
@@ -264,7 +328,17 @@ CONFIG: dict[str, Any] = {
     "task": "convlstm",
     "data": {"input_steps": 8, "prediction_steps": 7, "stride": 2, "downsample_size": [64, 64], "min_dbz": -29.0},
     "model": {"hidden_dims": [24, 24], "init_from": None},
-    "training": {"epochs": 12, "batch_size": 4, "learning_rate": 0.002, "seed": 7, "amp": "auto"},
+    "training": {
+        "epochs": 12,
+        "batch_size": 4,
+        "learning_rate": 0.002,
+        "weight_decay": 1e-5,
+        "schedule": "cosine",
+        "warmup_steps": 10,
+        "clip_grad_norm": 1.0,
+        "seed": 7,
+        "amp": "auto",
+    },
     "selection": {"metric": "val/loss", "mode": "min"},
     "goals": {"test/csi_35_lead_1": ">0.4", "test/csi_50_lead_7": ">=0.5", "test/nothing": "<1"},
 }

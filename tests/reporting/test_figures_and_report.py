@@ -22,6 +22,10 @@ from training.reporting.report_scores import evaluation_part
 from training.reporting.run_folder import RunFolder
 from training.yaml_core import write_yaml
 
+SENTENCE = (
+    "Beats persistence at every lead for 20 dBZ, at leads 1 to 6 for 30 dBZ, and at leads 1 to 3 for 35 dBZ, but not "
+    "for 40, 45 and 50 dBZ."
+)
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 
 
@@ -53,18 +57,6 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] != "style":
             self.words.append(data)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = make_run(tmp_path_factory.mktemp("finished"))
-    draw_curves(run)
-    return run
-
-
-@pytest.fixture
-def finished(made: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(made, tmp_path / made.name)
 
 
 def report(run: Path) -> Page:
@@ -143,20 +135,26 @@ def test_the_report_says_what_matters(finished: Path) -> None:
     text = report(finished).text
     for words in (
         "This run was trained on the built-in sample.",
-        "84 · 8 · 8",
+        "A convlstm model of 218,431 parameters, trained on the built-in sample (84 windows to train on, 8",
+        "8 to test on) in 240 optimizer steps, with the preset sample.",
+        SENTENCE,
         "20 dBZ better than persistence at every lead",
-        "30 dBZ better than persistence at leads 1 to 6 of 7",
-        "50 dBZ no better than persistence at any lead",
+        "30 dBZ better than persistence at leads 1 to 6",
+        "50 dBZ not better than persistence at any lead",
+        "CPU hours 0.20",
+        "cost, in the unit of the price 0.08",
+        "of the time waiting for data 1 %",
+        "Where the settings differ from the preset sample key preset here training.seed 42 7",
         "The split is weak, so this may look better than it is",
         "Weak split. This split is weak: 0.40 h lie between two of its sides",
         "The test split has been looked at twice.",
         "dBZ on 64x64 cells (area mean)",
-        "The run was interrupted twice and continued; 15 steps had to be done again.",
+        "interrupted twice and continued. 15 steps had to be done again, which took about 3 s; starting again took 6 s",
         "killed without a word",
         "stopped by SIGTERM; the last step was saved",
         "micro-batch (from 8, to 4, why out of memory)",
         "training.seed •",
-        "off (CPU)",
+        "fp32 (the CPU has no matrix units for bf16)",
         "train --task convlstm --config config.yaml --resume never --data sample",
         "critical success index, hits / (hits + misses + false alarms)",
         "2026-10-01 00:00:00 UTC",
@@ -167,11 +165,11 @@ def test_the_report_says_what_matters(finished: Path) -> None:
 def test_the_page_needs_nothing_beside_it(finished: Path) -> None:
     page = report(finished)
     names = {tag for tag, _ in page.attributes}
-    assert not names & {"script", "link", "iframe", "object", "base"}
+    assert not names & {"script", "iframe", "object", "base"}
     for tag, attributes in page.attributes:
         source, target = attributes.get("src"), attributes.get("href")
         assert source is None or source.startswith("data:image/"), tag
-        assert target is None or target.startswith("#") or (finished / target).exists(), target
+        assert target is None or target.startswith("#") or target == "data:," or (finished / target).exists(), target
     html = (finished / "report.html").read_text("utf-8")
     assert "@import" not in html
     assert "url(" not in html
@@ -246,7 +244,8 @@ def test_a_task_without_leads_shows_its_numbers(finished: Path) -> None:
     text = report(finished).text
     assert "accuracy 0.875" in text
     assert "8 images" in text
-    assert "persistence, which forecasts that nothing moves" not in text
+    assert "No baseline was scored" in text
+    assert "persistence" not in text.partition("The same on the val split")[0]
 
 
 def test_skill_does_not_depend_on_what_it_does_not_show(finished: Path) -> None:
@@ -266,8 +265,27 @@ def test_an_undefined_score_is_a_dash_and_no_verdict(finished: Path) -> None:
     content["metrics"] = {name: value for name, value in content["metrics"].items() if "_50" not in name}
     path.write_text(json.dumps(content))
     part = evaluation_part(RunFolder(finished), "test")
-    assert part["verdicts"][-1]["kind"] == "none"
-    assert part["tables"][0]["rows"][-1][1][0] == {"model": "–", "persistence": "–", "kind": ""}
+    assert part["verdict"].rows[-1].kind == "none"
+    assert part["verdict"].sentence.endswith("; 50 dBZ cannot be judged.")
+    assert part["tables"][0]["rows"][-1][1][0] == {"own": "–", "other": "–", "kind": ""}
+
+
+def test_scores_on_other_data_stand_apart_and_say_what_is_not_independent(finished: Path) -> None:
+    folder = finished / "evaluations" / "test-77aa00bb"
+    shutil.copytree(finished / "evaluations" / "test", folder)
+    content = json.loads((folder / "metrics.json").read_text())
+    content["metrics"] = dict.fromkeys(content["metrics"], 0.01)
+    content |= {"leaks": {"tainted": 5}, "clean": {"n": 3, "metrics": {"test/csi_20": 0.123}}}
+    before = goals(RunFolder(finished))
+    (folder / "metrics.json").write_text(json.dumps(content))
+    assert goals(RunFolder(finished)) == before
+    text = report(finished).text
+    assert SENTENCE in text
+    own, _, other = text.partition("Other data or another checkpoint: test-77aa00bb")
+    assert "not independent" not in own
+    assert "Some of these windows are not independent of what the model learned from" in other
+    assert "The 3 independent windows alone" in other
+    assert "csi 20 0.123" in other
 
 
 def test_goals_are_judged(finished: Path) -> None:
@@ -283,8 +301,8 @@ def test_the_score_cells_are_the_evaluations_numbers(finished: Path) -> None:
         cell, name = csi["35"][lead - 1], f"csi_35_lead_{lead}"
         model, other = metrics[f"test/{name}"], metrics[f"test/persistence_{name}"]
         assert cell == {
-            "model": f"{model:.2f}",
-            "persistence": f"{other:.2f}",
+            "own": f"{model:.2f}",
+            "other": f"{other:.2f}",
             "kind": "better" if model > other else "worse",
         }
 

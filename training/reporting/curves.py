@@ -34,15 +34,18 @@ def draw_curves(run_dir: Path) -> list[Path]:
 def _draw_training(run: RunFolder) -> list[Path]:
     selection = run.config.get("selection", {}).get("metric", "val/loss")
     shows_metric = selection != "val/loss" and any(selection in record["metrics"] for record in run.validations)
-    ratios = [3.0, *([2.0] if shows_metric else []), 1.0]
+    shows_rate = any(_finite(record.get("lr")) for record in run.training)
+    ratios = [3.0, *([2.0] if shows_metric else []), *([1.0] if shows_rate else [])]
     figure = new_figure(8.5, 1.35 * sum(ratios))
     axes = axes_of(figure, len(ratios), 1, sharex=True, height_ratios=ratios)
     _losses(axes[0], run, mark_best=not shows_metric)
     if shows_metric:
         _selected(axes[1], run, selection)
-    _line(axes[-1], run.training, "lr", GREY, "learning rate")
-    axes[-1].set(xlabel="optimizer step", ylabel="learning rate")
-    axes[-1].ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+    if shows_rate:
+        _line(axes[-1], run.training, "lr", GREY, "learning rate")
+        axes[-1].set(ylabel="learning rate")
+        axes[-1].ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+    axes[-1].set(xlabel="optimizer step")
     for axis in axes:
         axis.grid(axis="y", color="#e6e8eb")
         _mark_phases(axis, run.metrics, named=axis is axes[0])

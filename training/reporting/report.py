@@ -6,15 +6,14 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from backend.files import write_atomic
 from training.reporting import report_parts as parts
+from training.reporting.figure_words import describe, title_of
+from training.reporting.overfitting import parting
 from training.reporting.report_scores import evaluation_part
+from training.reporting.report_story import speed, story
 from training.reporting.run_folder import RunFolder
-from training.reporting.units import moment, percent, significant
-
-_TEMPLATES = Path(__file__).parent / "templates"
+from training.reporting.template import TEMPLATES, environment
 
 
 def write_report(run_dir: Path) -> Path:
@@ -36,52 +35,44 @@ def write_report(run_dir: Path) -> Path:
 
 def render_report(run: RunFolder) -> str:
     """The page's HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(moment=moment, percent=percent, number=significant, thousands="{:,}".format)
-    return environment.get_template("report.html.j2").render(**_context(run))
+    return environment().get_template("report.html.j2").render(**_context(run))
 
 
 def _context(run: RunFolder) -> dict[str, Any]:
-    figures = {path.stem: _figure(path) for path in run.figures}
+    figures = {path.stem: _figure(run, path) for path in run.figures}
     evaluations = [
-        evaluation_part(run, split) | {"figure": figures.pop(f"skill_{split}", None)} for split in run.evaluations
+        evaluation_part(run, place) | {"figure": figures.pop(f"skill_{place}", None)} for place in run.evaluations
     ]
     curves = [figures.pop("curves", None), *(part["figure"] for part in evaluations[:1])]
     return {
-        "style": (_TEMPLATES / "report.css").read_text("utf-8"),
+        "style": (TEMPLATES / "page.css").read_text("utf-8") + (TEMPLATES / "report.css").read_text("utf-8"),
         "heading": parts.heading(run),
         "evaluations": evaluations,
         "goals": parts.goals(run),
+        "parting": parting(run.validations),
         "curves": [figure for figure in curves if figure],
         "examples": list(figures.values()),
         "dataset": parts.dataset(run),
         "audit": parts.audit(run),
-        "story": parts.story(run),
-        "speed": parts.speed(run),
+        "story": story(run),
+        "speed": speed(run),
         "settings": parts.settings(run),
+        "differences": parts.differences(run),
         "made_with": parts.made_with(run),
         "repeat": parts.repeat(run),
         "files": parts.files(run),
     }
 
 
-def _figure(png: Path) -> dict[str, str]:
+def _figure(run: RunFolder, png: Path) -> dict[str, Any]:
     """The figure as a data address: the SVG where it is the smaller file, else the PNG."""
     svg = png.with_suffix(".svg")
     path, kind = (svg, "svg+xml") if svg.exists() and svg.stat().st_size < png.stat().st_size else (png, "png")
     content = base64.b64encode(path.read_bytes()).decode("ascii")
-    return {"title": _title(png.stem), "source": f"data:image/{kind};base64,{content}"}
-
-
-def _title(name: str) -> str:
-    if name == "curves":
-        return "Loss and learning rate over the optimizer steps"
-    if name.startswith("skill_"):
-        return f"Skill over the lead time on the {name.removeprefix('skill_')} split, model and persistence"
-    return name.replace("_", " ").capitalize()
+    return {
+        "title": title_of(png.stem),
+        "words": describe(run, png.stem),
+        "source": f"data:image/{kind};base64,{content}",
+        "is_drawing": png.stem == "curves" or png.stem.startswith("skill_"),
+        "files": [file.relative_to(run.path).as_posix() for file in (svg, png) if file.exists()],
+    }

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import operator
-import re
-import statistics
+import os
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from training.reporting.run_folder import Record, RunFolder
-from training.reporting.units import duration, moment
+from training.goals import judge
+from training.reporting.run_folder import RunFolder
+from training.reporting.units import moment
+from training.shown import without_secrets
 
-_COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 _FILES = {
     "config.yaml": "every setting; give it to --config to repeat the run",
     "metadata.yaml": "identity, dataset, audit, versions, result",
@@ -26,26 +25,48 @@ _FILES = {
     "best_model.pth": "the best weights, for other programs",
     "evaluations": "scores with counts and definitions",
     "figures": "every figure as PNG and SVG",
+    "MODEL_CARD.md": "what the model is, was trained on and can do, with a methods paragraph and references",
 }
 
 
-def heading(run: RunFolder) -> dict[str, Any]:
-    """What was trained, and how far it came."""
+def identity(run: RunFolder) -> dict[str, Any]:
+    """Which run it is, its state and its best: what is cheap to read, for lists of runs too."""
     metadata, result = run.metadata, run.metadata.get("result") or {}
-    dataset = metadata.get("dataset") or {}
     return {
         "task": metadata.get("task") or run.config.get("task") or "training",
         "run_id": metadata.get("run_id") or run.path.name,
         "state": _state(run),
-        "error": metadata.get("error"),
-        "is_sample": bool(dataset.get("is_sample") or (metadata.get("data") or {}).get("is_sample")),
+        "is_sample": bool(
+            (metadata.get("dataset") or {}).get("is_sample") or (metadata.get("data") or {}).get("is_sample")
+        ),
+        "best_step": result.get("best_step") or run.best_step,
+        "selection": _selection(run.config.get("selection") or {}, result.get("selection") or {}),
+    }
+
+
+def heading(run: RunFolder) -> dict[str, Any]:
+    """What was trained, and how far it came."""
+    metadata, dataset = run.metadata, run.metadata.get("dataset") or {}
+    return {
+        **identity(run),
+        "error": without_secrets(str(metadata["error"])) if metadata.get("error") else None,
         "item": dataset.get("item", "items"),
         "items": dataset.get("items") or {},
         "parameters": (metadata.get("parameters") or {}).get("total"),
         "device": _device(metadata.get("device") or {}),
-        "best_step": result.get("best_step") or run.best_step,
-        "selection": result.get("selection") or {},
         "steps": max((record["step"] for record in run.metrics), default=0),
+        "preset": metadata.get("preset"),
+        "started": next((moment(event["time"]) for event in run.events if event.get("time")), None),
+    }
+
+
+def _selection(asked: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """By which metric the best checkpoint is chosen, which way is better, and the best value; None if not known."""
+    value = found.get("value")
+    return {
+        "metric": found.get("metric") or asked.get("metric"),
+        "mode": found.get("mode") or asked.get("mode"),
+        "value": value if isinstance(value, int | float) else None,
     }
 
 
@@ -58,35 +79,35 @@ def _state(run: RunFolder) -> str:
 def _device(device: Mapping[str, Any]) -> str:
     if device.get("kind") == "cuda":
         return f"{device.get('name')}, {device.get('memory_gib')} GiB"
-    return f"CPU, {device['threads']} threads" if "threads" in device else str(device.get("kind", ""))
+    threads = device.get("threads")
+    if threads is None:
+        return str(device.get("kind", ""))
+    return f"CPU, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def goals(run: RunFolder) -> list[dict[str, str]]:
-    """The goals of the configuration, each reached, missed or not known."""
-    metrics = {name: value for evaluation in run.evaluations.values() for name, value in evaluation["metrics"].items()}
+    """The goals of the configuration, each reached, missed or not known; scores on other data reach none."""
+    own = (run.evaluations[split] for split in ("val", "test") if split in run.evaluations)
+    metrics = {name: value for evaluation in own for name, value in evaluation["metrics"].items()}
+    wanted = {name: str(condition) for name, condition in (run.config.get("goals") or {}).items()}
     return [
-        _goal(name, str(condition), metrics.get(name)) for name, condition in (run.config.get("goals") or {}).items()
+        {
+            "name": verdict.name,
+            "condition": verdict.condition,
+            "found": "–" if verdict.value is None else f"{verdict.value:.4g}",
+            "verdict": verdict.word,
+        }
+        for verdict in judge(wanted, metrics)
     ]
-
-
-def _goal(name: str, condition: str, value: float | None) -> dict[str, str]:
-    match = re.fullmatch(r"\s*(>=|<=|>|<)\s*(\S+)\s*", condition)
-    try:
-        bound = float(match[2]) if match else None
-    except ValueError:
-        bound = None
-    if value is None or match is None or bound is None:
-        verdict = "not known"
-    else:
-        verdict = "reached" if _COMPARISONS[match[1]](value, bound) else "missed"
-    return {"name": name, "condition": condition, "found": "–" if value is None else f"{value:.4g}", "verdict": verdict}
 
 
 def dataset(run: RunFolder) -> dict[str, Any]:
     """Which data, as preparation summed it up."""
     found = run.metadata.get("dataset") or {}
+    path = (run.metadata.get("data") or {}).get("path")
     return {
-        "path": (run.metadata.get("data") or {}).get("path"),
+        "path": path,
+        "name": Path(os.path.normpath(run.path / path)).name if path else None,
         "kind": found.get("kind"),
         "fingerprint": found.get("fingerprint"),
         "summary": [str(line) for line in found.get("summary") or []],
@@ -136,87 +157,7 @@ def _text(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else moment(str(value))
-
-
-def story(run: RunFolder) -> dict[str, Any]:
-    """The processes that worked on the run, one after another: from when to when, how each ended, what it redid."""
-    sessions = [_session(events) for events in _by_start(run.events)]
-    for number, session in enumerate(sessions, start=1):
-        session["ended"] = session["ended"] or _unsaid(run, last=number == len(sessions))
-    redone = [session["redone"] for session in sessions if session["redone"]]
-    return {
-        "sessions": sessions,
-        "interruptions": max(len(sessions) - 1, 0),
-        "redone": sum(redone),
-        "happened": [
-            _happening(event) for event in run.events if event.get("event") in ("micro-batch", "refused step")
-        ],
-    }
-
-
-def _by_start(events: list[Record]) -> list[list[Record]]:
-    groups: list[list[Record]] = []
-    for event in events:
-        if event.get("event") == "started" or not groups:
-            groups.append([])
-        groups[-1].append(event)
-    return groups
-
-
-def _session(events: list[Record]) -> dict[str, Any]:
-    ends = {
-        "interrupted": lambda e: f"stopped by {e.get('signal') or 'request'}; the last step was saved",
-        "failed": lambda e: f"failed: {e.get('error')}",
-        "finished": lambda e: "finished",
-    }
-    ended = [ends[event["event"]](event) for event in events if event.get("event") in ends]
-    resumed = next((event for event in events if event.get("event") == "resumed"), {})
-    return {
-        "from": moment(events[0].get("time", "")),
-        "to": moment(events[-1].get("time", "")),
-        "step": resumed.get("step", 0),
-        "redone": resumed.get("steps_done_again", 0),
-        "ended": ended[-1] if ended else "",
-    }
-
-
-def _unsaid(run: RunFolder, last: bool) -> str:
-    if not last:
-        return "killed without a word"
-    return "reached this report" if "test" in run.evaluations else "at work, or killed without a word"
-
-
-def _happening(event: Record) -> str:
-    facts = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("time", "event", "step"))
-    return f"{moment(event.get('time', ''))}, step {event.get('step')}: {event['event']} ({facts})"
-
-
-def speed(run: RunFolder) -> dict[str, Any] | None:
-    """Throughput and waiting as medians of the logged steps, and where the time went."""
-    if not run.training:
-        return None
-    sessions = [(events[0].get("time"), events[-1].get("time")) for events in _by_start(run.events)]
-    worked = sum(_seconds(first, last) for first, last in sessions)
-    return {
-        "items_per_second": _median(run, "items_per_second"),
-        "data_wait": _median(run, "data_wait"),
-        "validations": len(run.validations),
-        "validating": duration(sum(record.get("seconds") or 0 for record in run.validations)),
-        "worked": duration(worked) if worked else None,
-    }
-
-
-def _median(run: RunFolder, key: str) -> float | None:
-    values = [record[key] for record in run.training if isinstance(record.get(key), int | float)]
-    return statistics.median(values) if values else None
-
-
-def _seconds(first: str | None, last: str | None) -> float:
-    try:
-        return (datetime.fromisoformat(str(last)) - datetime.fromisoformat(str(first))).total_seconds()
-    except ValueError:
-        return 0.0
+    return f"{value:.4g}" if isinstance(value, float) else without_secrets(moment(str(value)))
 
 
 def settings(run: RunFolder) -> list[dict[str, Any]]:
@@ -227,6 +168,18 @@ def settings(run: RunFolder) -> list[dict[str, Any]]:
         {"key": key, "value": text, "chosen": _is_chosen(key, chosen), "became": automatic.get(key)}
         for key, text in _flat(run.config, "")
     ]
+
+
+def differences(run: RunFolder) -> dict[str, Any] | None:
+    """The settings that differ from the preset, as (key, the preset's value, the value here); None if not recorded."""
+    found = run.metadata.get("differences")
+    if not isinstance(found, dict):
+        return None
+    changed = found.get("keys") or {}
+    return {
+        "preset": found.get("preset"),
+        "keys": [(key, _text(there) or "none", _text(here) or "none") for key, (there, here) in changed.items()],
+    }
 
 
 def _is_chosen(key: str, chosen: Mapping[str, Any]) -> bool:
@@ -251,7 +204,7 @@ def repeat(run: RunFolder) -> dict[str, Any]:
     """What is needed to get the same again."""
     metadata = run.metadata
     return {
-        "command": metadata.get("command"),
+        "command": without_secrets(str(metadata["command"])) if metadata.get("command") else None,
         "task": metadata.get("task") or "TASK",
         "seed": metadata.get("seed"),
         "config_hash": metadata.get("config_hash"),

@@ -33,6 +33,11 @@ class RunFolder:
         return _or_empty(read_yaml, self.path / "metadata.yaml")
 
     @cached_property
+    def card(self) -> Record:
+        """What the task says of its models in a model card."""
+        return _or_empty(read_json, self.path / "card.json")
+
+    @cached_property
     def metrics(self) -> list[Record]:
         """Every whole line of `metrics.jsonl`."""
         return list(read_lines(self.path / "metrics.jsonl"))
@@ -54,13 +59,13 @@ class RunFolder:
 
     @cached_property
     def evaluations(self) -> dict[str, Record]:
-        """Evaluations by split, test first."""
+        """Evaluations by place: those of the run's own test and val split, then those of other data or checkpoints."""
         found = {}
         for path in (self.path / "evaluations").glob("*/metrics.json"):
             content = _or_empty(read_json, path)
             if content.get("metrics"):
                 found[path.parent.name] = content
-        return dict(sorted(found.items(), key=lambda pair: (pair[0] != "test", pair[0])))
+        return dict(sorted(found.items(), key=lambda pair: (pair[0] != "test", pair[0] != "val", pair[0])))
 
     @property
     def figures(self) -> list[Path]:

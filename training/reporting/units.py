@@ -40,6 +40,18 @@ def fine_duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
+def hours(count: float) -> str:
+    """``13.4``, ``0.08``, and ``less than 0.01`` for what is no cost worth a number."""
+    if count < 0.01:
+        return "less than 0.01"
+    return f"{count:.2f}" if count < 10 else f"{count:,.1f}"
+
+
+def times(count: int) -> str:
+    """``once``, ``twice``, ``3 times``."""
+    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
+
+
 def percent(share: float) -> str:
     """``0.017`` as ``2 %``."""
     return f"{100 * share:.0f} %"

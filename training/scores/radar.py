@@ -19,6 +19,7 @@ from backend.errors import ConfigError
 from training.losses.ssim import ssim_map, ssim_valid
 from training.scores import contingency
 from training.scores.contingency import Contingency
+from training.scores.radar_layout import nowcast_layout
 from training.scores.radar_table import CATEGORICAL, CONTINUOUS, Better, higher, lower, nearer_one, render
 
 ECHO_DBZ = 5.0
@@ -271,7 +272,7 @@ class NowcastScores:
             who: {f"{threshold:g}": _by_count(leads) for threshold, leads in by_threshold.items()}
             for who, by_threshold in self.tables().items()
         }
-        return {
+        record: dict[str, Any] = {
             "kind": "nowcast",
             "scale": self.scale,
             "rows": self.rows,
@@ -288,6 +289,7 @@ class NowcastScores:
             "counts": tables,
             "definitions": dict(DEFINITIONS),
         }
+        return {**record, "layout": nowcast_layout(record).to_json()}
 
     def table(self) -> str:
         """Thresholds by leads, model beside persistence, with the counts that the scores are made of."""

@@ -21,6 +21,8 @@ from training.losses.radar import RadarLossSection, radar_counts, radar_loss
 from training.losses.ssim import check_size
 from training.schema import EvaluationSection, RunConfig, Section, setting
 from training.scores.radar import NowcastScores
+from training.tasks.card import Card
+from training.tasks.convlstm_card import convlstm_card
 from training.tasks.protocol import Batch, Glance, Outputs, PrepareContext, Prepared, Task, Term
 
 if TYPE_CHECKING:
@@ -169,6 +171,9 @@ class ConvLSTMTask(Task):
         rows = min(height, max(lowest, round(height * share * data.input_steps / steps)))
         config = self.config.model_copy(update={"data": data.model_copy(update={"input_steps": steps})})
         return type(self)(config), {**facts, "image_size": [rows, width]}
+
+    def card(self, facts: Mapping[str, Any]) -> Card:
+        return convlstm_card(self.config, facts)
 
     def draw(self, model: nn.Module, prepared: Prepared, split: str, folder: Path, device: torch.device) -> list[Path]:
         from training.reporting.radar_examples import draw_examples

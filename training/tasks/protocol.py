@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from backend.weights import load_matching
 from training.leaks.members import Member
 from training.schema import RunConfig
+from training.tasks.card import Card
 
 Batch = dict[str, Any]
 Outputs = dict[str, Tensor]  # each with the rows as its first dimension
@@ -109,7 +110,11 @@ class Scores(Protocol):
         ...
 
     def record(self) -> dict[str, Any]:
-        """What stands beside the numbers: counts, scale, sample count, definitions. JSON types only."""
+        """What stands beside the numbers: counts, scale, sample count, definitions. JSON types only.
+
+        ``definitions`` maps names to sentences. ``layout`` is a `training.scores.layout.Layout` as JSON: the tables
+        that reports show, and the baseline that the model is held against.
+        """
         ...
 
     def table(self) -> str:
@@ -225,6 +230,10 @@ class Task(ABC):
     @abstractmethod
     def trial_item(self, facts: Mapping[str, Any], rng: np.random.Generator) -> Batch:
         """One item of random data in the form that the loader gives: shapes and dtypes are the real ones."""
+
+    def card(self, facts: Mapping[str, Any]) -> Card:
+        """What a model card says of models that were trained with this configuration on data with these ``facts``."""
+        return Card()
 
     def mismatch(self, preprocessing: Mapping[str, Any], facts: Mapping[str, Any], prepared: Prepared) -> str | None:
         """Why a model that was trained with these must not be scored on ``prepared``; None where it may."""

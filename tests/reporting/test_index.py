@@ -1,0 +1,113 @@
+"""The list of runs and the command `report`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.reporting.made_run import light, make_output
+from training.cli import main
+from training.reporting.index_page import write_index
+from training.reporting.run_index import index_rows
+
+
+def best(output: Path) -> dict[str, tuple[int, int]]:
+    return {row.run_id: (row.best_of, row.best_over) for row in index_rows(output) if row.best_of}
+
+
+def test_rows_hold_what_runs_recorded(tmp_path: Path) -> None:
+    make_output(tmp_path)
+    rows = index_rows(tmp_path)
+    assert [row.run_id[-1] for row in rows] == ["y", "x", "d", "e", "c", "b", "a"]
+    newest = rows[0]
+    assert (newest.task, newest.state, newest.folder) == ("tiny", "finished", "tiny/20261107_100000_y")
+    assert (newest.metric, newest.mode, newest.value) == ("val/auc", "max", 0.7)
+    assert newest.verdict == "Beats guessing for pairs."
+    assert rows[2].state == "failed"
+    assert rows[2].value is None
+
+
+def test_the_best_is_chosen_by_each_runs_own_validation_metric_and_never_among_samples(tmp_path: Path) -> None:
+    make_output(tmp_path)
+    assert best(tmp_path) == {"20261107_100000_y": (2, 1), "20261103_100000_c": (3, 2)}
+    light(tmp_path, "convlstm", "20261108_100000_csi", 0.9, selection=("val/csi_30", "max"))
+    assert best(tmp_path)["20261108_100000_csi"] == (1, 1)  # another metric is another competition
+    light(tmp_path, "convlstm", "20261109_100000_running", 0.001, state="interrupted")
+    light(tmp_path, "convlstm", "20261110_100000_equal", 0.075, data="77aa00")
+    assert best(tmp_path)["20261103_100000_c"] == (4, 2)  # of two equal ones the earlier
+    shutil.rmtree(tmp_path / "convlstm" / "20261103_100000_c")
+    assert best(tmp_path)["20261110_100000_equal"] == (3, 2)
+
+
+def test_a_damaged_run_stands_there_and_hides_none(tmp_path: Path) -> None:
+    make_output(tmp_path)
+    (tmp_path / "tiny" / "20261107_100000_y" / "metadata.yaml").write_text("{: [")
+    (tmp_path / "tiny" / ".new-17").mkdir()
+    (tmp_path / "tiny" / ".new-17" / "metadata.yaml").write_text("{}")
+    rows = {row.run_id: row for row in index_rows(tmp_path)}
+    assert len(rows) == 7
+    assert rows["20261107_100000_y"].state == "unreadable"
+    assert best(tmp_path)["20261106_100000_x"] == (1, 1)
+
+
+def test_an_empty_folder_has_a_list_too(tmp_path: Path) -> None:
+    html = write_index(tmp_path).read_text("utf-8")
+    assert "There is no run in this folder yet" in html
+    assert "<script" not in html
+
+
+def test_names_are_escaped_in_text_and_in_addresses(tmp_path: Path) -> None:
+    run = light(tmp_path, "convlstm", "20261101_100000_<b>&#", 0.5)
+    (run / "report.html").write_text("")
+    html = write_index(tmp_path).read_text("utf-8")
+    assert "<b>&#" not in html
+    assert 'href="convlstm/20261101_100000_%3Cb%3E%26%23/report.html"' in html
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_report_of_one_run_writes_it_its_card_and_the_list(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(made, tmp_path / "convlstm" / made.name)
+    assert main(["report", run.name[:8], "--output", str(tmp_path)]) == 0
+    written = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert written == [run / "report.html", run / "MODEL_CARD.md", tmp_path / "index.html"]
+    assert all(path.is_file() for path in written)
+    assert 'href="convlstm/20261121_090000_sample/MODEL_CARD.md"' in written[2].read_text("utf-8")
+
+
+def test_a_run_that_lies_elsewhere_gets_no_list_beside_it(made: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(made, tmp_path / "elsewhere" / "there" / made.name)
+    assert main(["report", str(run), "--output", str(tmp_path / "out")]) == 0
+    assert (run / "report.html").is_file()
+    assert not list(tmp_path.rglob("index.html"))
+
+
+def test_report_of_all_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_output(tmp_path)
+    assert main(["report", "--all", "--output", str(tmp_path)]) == 0
+    assert len(list(tmp_path.glob("*/*/report.html"))) == 7
+    assert len(list(tmp_path.glob("*/*/MODEL_CARD.md"))) == 6  # none of the one that failed
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "index.html")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "name a run"),
+        (["20261121", "--all"], "name a run"),
+        (["--all"], "holds no run"),
+        (["nothing"], "no such run"),
+    ],
+)
+def test_what_the_command_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    assert main(["report", *words, "--output", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert len(error.splitlines()) == 1
