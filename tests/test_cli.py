@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import typer
 
 import training
 import training.reporting
 from backend import errors
-from training.cli import main
+from training.cli import app, main
 from training.requests import DoctorRequest, EvaluateRequest, PredictRequest, PrepareRequest, TrainRequest
 from training.schema import RunConfig
 from training.tasks import TASKS
@@ -93,6 +94,28 @@ def test_train_carries_every_flag(pipeline: Recorder) -> None:
         resume="never",
     )
     assert request_of(pipeline).argv == tuple(command.split())
+
+
+def test_the_output_folder_comes_by_flag_else_environment(pipeline: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAIN_WORKER_OUTPUT_DIR", "there")
+    for argv, output in ([], "there"), (["--output", "here"], "here"):
+        for command in ("train", "fetch", "prepare", "evaluate r", "predict r i --out o"):
+            assert main([*command.split(), *argv]) == errors.DONE
+            assert pipeline.calls[-1][1][0].output == Path(output), command
+    monkeypatch.setenv("TRAIN_WORKER_OUTPUT_DIR", "")
+    assert main([]) == errors.DONE
+    assert pipeline.calls[-1][1][0].output == Path("model_output")
+
+
+def test_every_command_with_an_output_folder_takes_it_from_the_environment() -> None:
+    found: list[Any] = [typer.main.get_command(app)]
+    options = []
+    while found:
+        command = found.pop()
+        found += list(getattr(command, "commands", {}).values())
+        options += [parameter for parameter in command.params if "--output" in parameter.opts]
+    assert len(options) > 6
+    assert {option.envvar for option in options} == {"TRAIN_WORKER_OUTPUT_DIR"}
 
 
 @pytest.mark.parametrize("argv", [[], ["--seed", "3"], ["train"]])

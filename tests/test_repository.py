@@ -19,7 +19,7 @@ from training.config_keys import keys_of
 from training.tasks import DEFAULT_TASK, task_class
 
 ROOT = Path(__file__).parent.parent
-LOCKS = {name: ROOT / "training" / f"requirements.{name}.txt" for name in ("train", "torch", "dev")}
+LOCKS = {name: ROOT / "training" / f"requirements.{name}.txt" for name in ("train", "torch", "trackers", "dev")}
 ONLY_WITH_TORCH = re.compile(r"torch|torchvision|triton|nvidia-.*")
 
 # Package in the lock -> the module it is imported as, and the folders where that belongs.

@@ -16,10 +16,11 @@ def test_every_stage_is_told_and_nothing_is_left(tmp_path: Path, monkeypatch: py
     told: list[str] = []
     write = Status.write
 
-    def note(self: Status, facts: dict) -> None:
+    def note(self: Status, facts: dict) -> bool:
         self._next = 0.0  # as if a second had passed
-        write(self, facts)
+        written = write(self, facts)
         told.append(read_json(self._folder / FILE)["stage"])
+        return written
 
     monkeypatch.setattr(Status, "write", note)
     register_tiny(monkeypatch)

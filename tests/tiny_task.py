@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.errors import BadDataError
+from backend.weights import load_matching, read_state_dict
 from training.leaks.members import Member
 from training.schema import RunConfig, Section, setting
 from training.tasks.protocol import Batch, Glance, Outputs, Phase, PrepareContext, Prepared, Scores, Task, Term
@@ -32,6 +33,7 @@ class TinyModelSection(Section):
     hidden: int = setting(8, "Width.", ge=1)
     dropout: float = setting(0.1, "Dropout.", ge=0, lt=1)
     batch_norm: bool = setting(False, "Batch norm, the named exception to micro-batch equality.")
+    init_from: str | None = setting(None, "A .pth file of weights to start from.", content=True)
 
 
 class TinyConfig(RunConfig):
@@ -154,6 +156,11 @@ class TinyTask(Task):
     def build_model(self, facts: Mapping[str, Any]) -> nn.Module:
         model = self.config.model
         return TinyNet(model.hidden, model.dropout, model.batch_norm)
+
+    def init_weights(self, model: nn.Module) -> None:
+        path = self.config.model.init_from
+        if path is not None:
+            load_matching(model, read_state_dict(path), path)
 
     def phases(self) -> list[Phase]:
         training = self.config.training

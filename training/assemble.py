@@ -21,6 +21,7 @@ from training.engine.loop import Engine, Observer
 from training.engine.state import Progress
 from training.files import JsonLines, read_json_lines, to_json
 from training.machine import available_cpus, available_memory, free_shared_memory
+from training.named_files import check_same_files
 from training.run import Run
 from training.tasks.protocol import Prepared, Task
 
@@ -45,12 +46,9 @@ def assemble(
 
     Raises:
         BadDataError: the training or validation split is empty.
+        ConfigError: a file that a new run starts from is another than it was made for.
     """
-    for split in ("train", "val"):
-        if not len(prepared.splits[split]):
-            raise BadDataError(
-                f"the {split} split holds no {task.item_word}; look at the split settings under data.split"
-            )
+    check_splits(task, prepared)
     training = task.config.training
     check_selection(task, prepared.facts)  # told now, not at the first validation
     torch.manual_seed(training.seed)
@@ -59,6 +57,7 @@ def assemble(
     store.sweep()
     newest = store.newest()
     if newest is None:
+        check_same_files(run, task.config)
         task.init_weights(model)
     model.to(device)
     ema = Ema(model, training.ema_decay) if training.ema_decay is not None else None
@@ -91,6 +90,15 @@ def assemble(
         if record["kind"] == "validation":
             engine.remember(record)
     return engine, {"training.num_workers": workers, "training.micro_batch_size": micro}
+
+
+def check_splits(task: Task, prepared: Prepared) -> None:
+    """Raise BadDataError where there is nothing to train or to validate on."""
+    for split in ("train", "val"):
+        if not len(prepared.splits[split]):
+            raise BadDataError(
+                f"the {split} split holds no {task.item_word}; look at the split settings under data.split"
+            )
 
 
 def check_selection(task: Task, facts: Mapping[str, Any]) -> None:
@@ -211,10 +219,26 @@ def rows_of(micro: Choice) -> int | None:
 
 def choose_micro(run: Run, task: Task, model: torch.nn.Module, device: torch.device, precision: Precision) -> Choice:
     """Rows per micro-batch, or "all" for the whole batch at once; remembered in ``run``, which holds its lock."""
+    known = known_micro(run, device)
+    choice = planned_micro(known, task, model, device, precision)
+    computed = task.config.training.micro_batch_size == "auto" and known is None and device.type == "cpu"
+    if computed and choice.value.isdigit():
+        _remember_micro(run, device, int(choice.value))  # sums are rounded by their order: later splits must be alike
+    return choice
+
+
+def known_micro(run: Run, device: torch.device) -> int | None:
+    """Rows per micro-batch that ``run`` came to on such a device before."""
+    return run.read_json(_MICRO_BATCH).get(_gpu_key(device))
+
+
+def planned_micro(
+    known: int | None, task: Task, model: torch.nn.Module, device: torch.device, precision: Precision
+) -> Choice:
+    """The same choice, with nothing remembered; ``known`` is what the run came to before."""
     asked = task.config.training.micro_batch_size
     if asked != "auto":
         return Choice(str(asked), "training.micro_batch_size says so")
-    known = run.read_json(_MICRO_BATCH).get(_gpu_key(device))
     if known is not None:
         return Choice(str(known), "as before in this run")
     if device.type == "cuda":
@@ -223,7 +247,6 @@ def choose_micro(run: Run, task: Task, model: torch.nn.Module, device: torch.dev
     if row is None:
         return Choice("all", "the task does not say what a row needs")
     fits = max(1, math.floor(_MEMORY_SHARE * available_memory() / row))
-    _remember_micro(run, device, fits)  # sums are rounded by their order: what is continued must split alike
     return Choice(str(fits), f"about {row / 2**20:.0f} MiB a row, {available_memory() / 2**30:.1f} GiB free")
 
 

@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from backend.errors import BUG, CONFIG, DONE, IO_ERROR, USAGE, BadDataError, InterruptedRunError, WorkerError
+from training.config_cli import config_app
 from training.requests import (
     DATASETS,
     OUTPUT,
@@ -29,6 +30,7 @@ from training.requests import (
     PrepareRequest,
     TrainRequest,
 )
+from training.runs_cli import runs_app
 from training.shown import without_secrets
 from training.tasks import DEFAULT_TASK
 
@@ -52,6 +54,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 verification failed, 2 usage, 65 bad data, 69 dataset source unavailable, 70 bug, "
     "74 disk, 75 interrupted with a checkpoint saved (run me again), 76 diverged, 78 config, 79 budget spent.",
 )
+app.add_typer(config_app, name="config")
+app.add_typer(runs_app, name="runs")
 
 
 class Split(StrEnum):
@@ -83,7 +87,7 @@ Sets = Annotated[
     typer.Option("--set", "--config-override", metavar="KEY=VALUE", help="A setting, such as training.epochs=10."),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Stands for --set training.seed.")]
-Output = Annotated[Path, typer.Option("--output", help="Where runs are kept.")]
+Output = Annotated[Path, typer.Option("--output", envvar="TRAIN_WORKER_OUTPUT_DIR", help="Where runs are kept.")]
 Datasets = Annotated[Path, typer.Option("--datasets", help="Where datasets and prepared caches are kept.")]
 SyncTo = Annotated[
     str | None,
@@ -142,6 +146,9 @@ def train(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print every setting with what it means, and end.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything up to the first step, say what was found, and end.")
+    ] = False,
 ) -> None:
     """Prepare the data, train, evaluate and report. The same command continues what was interrupted."""
     from training.config import name_of_task
@@ -166,6 +173,11 @@ def train(
     )
     if print_config:
         typer.echo(_resolved(request), nl=False)
+        return
+    if dry_run:
+        from training.dry_run import dry_run as plan
+
+        plan(request)
         return
     from training import pipeline
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -61,6 +61,7 @@ class LoadedConfig:
     user_set: Mapping[str, str]  # dotted key -> where the user set it; presets and defaults are not in it
     preset: str | None
     notes: tuple[str, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # what environment, --set and flags said, by dotted key
 
 
 def load_config(
@@ -102,7 +103,8 @@ def load_config(
     notes = [
         f"{merged.origins[path]}: {path} is dropped: {why}" for path, why in dropped.items() if path in user_origins
     ]
-    return LoadedConfig(config, user_set, preset, tuple(notes))
+    overrides = {path: values[path] for path in now.origins if path in user_set}
+    return LoadedConfig(config, user_set, preset, tuple(notes), overrides)
 
 
 def name_of_task(flag: str | None, preset_or_file: str | None = None) -> str:

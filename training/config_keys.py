@@ -26,6 +26,7 @@ class Key:
     path: str
     field: FieldInfo
     neutral: bool
+    content: bool
     when: Mapping[str, list[Any]]
     unless: Mapping[str, list[Any]]
 
@@ -82,7 +83,7 @@ def _walk(schema: type[BaseModel], prefix: str, neutral: bool, sections: set[str
             yield from _walk(field.annotation, f"{path}.", is_neutral, sections)
         else:
             when, unless = marks.get("when") or {}, marks.get("unless") or {}
-            yield Key(path, field, is_neutral, when, unless)  # type: ignore[arg-type]
+            yield Key(path, field, is_neutral, bool(marks.get("content")), when, unless)  # type: ignore[arg-type]
 
 
 def flat_values(model: BaseModel) -> Flat:

@@ -25,11 +25,15 @@ ENVIRONMENT_WORDS = {
     "TRAIN_WORKER_MAX_COST",
     "TRAIN_WORKER_MAX_HOURS",
     "TRAIN_WORKER_ON_FINISH",
+    "TRAIN_WORKER_OUTPUT_DIR",
     "TRAIN_WORKER_PRICE_PER_HOUR",
+    "TRAIN_WORKER_REGISTRY",
     "TRAIN_WORKER_STALL_MINUTES",
     "TRAIN_WORKER_SYNC_TO",
     "TRAIN_WORKER_UNMOUNTED_OK",
 }
+# Short names of settings.
+ENVIRONMENT_SHORT = {"TRAIN_WORKER_SEED": "training.seed"}
 
 
 @dataclass
@@ -126,9 +130,10 @@ def file_layer(content: Any, origin: str, keys: Keys) -> Layer:
 
 
 def environment_layer(environ: Mapping[str, str], keys: Keys) -> Layer:
-    """Settings from variables such as ``TRAIN_WORKER_TRAINING__SEED`` (values in YAML)."""
+    """Settings from variables such as ``TRAIN_WORKER_TRAINING__SEED`` or TRAIN_WORKER_SEED (values in YAML)."""
     layer = Layer()
     known = {ENVIRONMENT_PREFIX + path.upper().replace(".", "__"): path for path in keys.leaves}
+    known |= {name: path for name, path in ENVIRONMENT_SHORT.items() if path in keys.leaves}
     for name, text in sorted(environ.items()):
         if not name.startswith(ENVIRONMENT_PREFIX) or name in ENVIRONMENT_WORDS:
             continue
@@ -137,7 +142,13 @@ def environment_layer(environ: Mapping[str, str], keys: Keys) -> Layer:
             hint = f"; did you mean {near[0]}?" if near else ""
             layer.problems.append(f"environment: {name} is no setting{hint}")
             continue
-        _put_text(layer, known[name], text, keys, f"environment {name}")
+        path, before = known[name], Layer(dict(layer.values), dict(layer.origins))
+        _put_text(layer, path, text, keys, f"environment {name}")
+        if path in before.values and before.values[path] != layer.values[path]:
+            layer.problems.append(
+                f"{before.origins[path]} says {show(before.values[path])} and {name} says {show(layer.values[path])}, "
+                f"and both mean {path}; keep one of them"
+            )
     return layer
 
 

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 from backend.errors import BadDataError, ConfigError, InterruptedRunError, UsageError, WorkerError
 from backend.files import write_atomic
@@ -20,6 +21,7 @@ from training.doctor.run import job_of, preflight
 from training.engine.interruption import StopRequest
 from training.extension import changes_of, check_extension
 from training.heartbeat import beat
+from training.named_files import content_of_files
 from training.provenance import git_state, versions
 from training.rented import RentedMachine
 from training.reporting.log import RunLog
@@ -40,7 +42,7 @@ def train(request: TrainRequest) -> int:
         WorkerError: with the exit code that says whether running again helps.
     """
     with StopRequest(beat) as stop, RentedMachine(request, os.environ, stop) as machine:
-        run, work = _begin(request, stop, machine)
+        run, work = begin(request, stop, machine)
         if run is not None and run.metadata.get("state") == "finished" and request.resume == "auto":
             if _unchanged(run, work):
                 _say_finished(run, work)
@@ -53,19 +55,14 @@ def train(request: TrainRequest) -> int:
             return _train_run(run, work, machine)
         except OtherDatasetError as other:
             if request.resume not in ("auto", "never"):
-                raise BadDataError(
-                    f"{work.source.path or 'the sample'}: not the data that {run.run_id} was trained on; a run goes on "
-                    "with its own data only"
-                ) from None
+                raise other_data_error(run, work.source) from None
             return _train_on_other_data(request, work, machine, other.fingerprint)
 
 
 def _train_on_other_data(request: TrainRequest, work: Work, machine: RentedMachine, fingerprint: str) -> int:
     """The dataset changed since the run that was found: the run that began on it as it is now, or a new one."""
     log = work.log = RunLog(None)
-    known = {"config_hash": config_hash(work.loaded.config), "run_name": _run_name(request, work.loaded)}
-    of_these = [run for run in find_runs(request.output, request.task) if known.items() <= run.metadata.items()]
-    run = next((run for run in of_these if run.metadata.get("dataset", {}).get("fingerprint") == fingerprint), None)
+    run = run_about(request, work.loaded, fingerprint)
     if run is not None and run.metadata.get("state") == "finished":
         _say_finished(run, work)
         machine.keep(run)
@@ -75,13 +72,28 @@ def _train_on_other_data(request: TrainRequest, work: Work, machine: RentedMachi
     return _train_run(run or _new_run(request, work), work, machine)
 
 
+def run_about(request: TrainRequest, loaded: LoadedConfig, fingerprint: str) -> Run | None:
+    """The newest run of this command's identity on the dataset with this fingerprint."""
+    known = _identity(request, loaded)
+    of_these = [run for run in find_runs(request.output, request.task) if known.items() <= run.metadata.items()]
+    return next((run for run in of_these if run.metadata.get("dataset", {}).get("fingerprint") == fingerprint), None)
+
+
+def other_data_error(run: Run, source: DataSource) -> BadDataError:
+    """A run that was named is about other data than the command."""
+    return BadDataError(
+        f"{source.path or 'the sample'}: not the data that {run.run_id} was trained on; a run goes on with its own "
+        "data only"
+    )
+
+
 def _say_finished(run: Run, work: Work) -> None:
     changed = ", ".join(changes_of(run, work.loaded))
     note = f"; {changed} differs now and changes nothing in it" if changed else ""
     work.log.say(f"finished before: {run.folder} (run id {run.run_id}){note}; --resume never trains anew")
 
 
-def _begin(request: TrainRequest, stop: StopRequest, machine: RentedMachine) -> tuple[Run | None, Work]:
+def begin(request: TrainRequest, stop: StopRequest, machine: RentedMachine) -> tuple[Run | None, Work]:
     """The configuration, the data, and the run to continue if there is one."""
     if request.resume not in ("auto", "never"):
         run = machine.update(resolve_run(request.output, request.resume), RunLog(None).say)
@@ -97,8 +109,8 @@ def _begin(request: TrainRequest, stop: StopRequest, machine: RentedMachine) -> 
     if request.resume == "never":
         return None, work
     wanted = "sample" if source.path is None else str(source.path.resolve())
-    identity = {"config_hash": config_hash(loaded.config), "run_name": _run_name(request, loaded)}
-    local = matching_run(request.output, request.task, **identity, same_data=lambda run: data_of(run) == wanted)
+    identity = _identity(request, loaded)
+    local = matching_run(request.output, request.task, identity, lambda run: data_of(run) == wanted)
     return machine.find(local, identity, source.is_sample, work.log.say), work
 
 
@@ -115,7 +127,15 @@ def _settle_extension(run: Run, request: TrainRequest) -> tuple[TrainRequest, Lo
     return request, loaded, source
 
 
-def _run_name(request: TrainRequest, loaded: LoadedConfig) -> str:
+def _identity(request: TrainRequest, loaded: LoadedConfig) -> dict[str, Any]:
+    """What the metadata of a run that this command continues must say; the dataset aside."""
+    identity = {"config_hash": config_hash(loaded.config), "run_name": run_name(request, loaded)}
+    named = content_of_files(loaded.config)
+    return {**identity, "files_sha256": named} if named else identity
+
+
+def run_name(request: TrainRequest, loaded: LoadedConfig) -> str:
+    """The run's name: given, else the preset's. Raises ConfigError where it could not be a folder's."""
     name = request.run_name or loaded.preset or "run"
     if not all(character.isalnum() or character in "-_." for character in name) or name.startswith("."):
         raise ConfigError(
@@ -129,14 +149,16 @@ def _new_run(request: TrainRequest, work: Work) -> Run:
     return create_run(
         request.output,
         request.task,
-        _run_name(request, work.loaded),
+        run_name(request, work.loaded),
         dump_yaml(config),
         {
             "task": request.task,
             "config_hash": config_hash(config),
+            "files_sha256": content_of_files(config),
             "preset": work.loaded.preset,
             "set_by_user": dict(work.loaded.user_set),
-            "differences": from_preset(work.loaded),
+            "differences": from_preset(work.loaded, work.loaded.preset),
+            "overrides": dict(work.loaded.overrides),
             "command": shlex.join(request.argv),
             "seed": config.training.seed,
             "versions": versions(),
@@ -155,6 +177,7 @@ def _unchanged(run: Run, work: Work) -> bool:
 
 
 def _train_run(run: Run, work: Work, machine: RentedMachine) -> int:
+    run = machine.own_place(run, work.log.say)
     with _listed(work), run.locked():
         log = work.log = RunLog(run.path("train.log"))
         log.say(f"log: {run.path('train.log')}")
@@ -220,4 +243,4 @@ def _record_extension(run: Run, work: Work) -> None:
         return
     run.event("extended", changed=changed, config_hash=config_hash(config))
     write_atomic(run.path("config.yaml"), dump_yaml(config))
-    run.update(config_hash=config_hash(config), differences=from_preset(work.loaded))
+    run.update(config_hash=config_hash(config), differences=from_preset(work.loaded, run.metadata.get("preset")))

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from training.engine.gpu import driver_version
+
 _PACKAGES = (
     "torch",
     "numpy",
@@ -25,6 +27,8 @@ _PACKAGES = (
     "pytorch-msssim",
     "opencv-python-headless",
 )
+_DIRTY = "-dirty"
+_NOT_DETERMINISTIC = r"(?s).*(?i:deterministic)"
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -40,11 +44,17 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit and whether tracked files differ from it; an image tells its commit by TRAIN_WORKER_GIT_COMMIT."""
+    """Commit and whether tracked files differ from it.
+
+    An image tells both by TRAIN_WORKER_GIT_COMMIT, as `git describe --dirty` writes them when it is built.
+    """
     commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return {"commit": os.environ.get("TRAIN_WORKER_GIT_COMMIT", "unknown"), "dirty": None}
-    return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    if commit is not None:
+        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    told = os.environ.get("TRAIN_WORKER_GIT_COMMIT") or "unknown"
+    if told == "unknown":
+        return {"commit": told, "dirty": None}
+    return {"commit": told.removesuffix(_DIRTY), "dirty": told.endswith(_DIRTY)}
 
 
 def _git(*arguments: str) -> str | None:
@@ -70,6 +80,8 @@ def device_facts(device: torch.device) -> dict[str, Any]:
         "memory_gib": round(properties.total_memory / 2**30, 1),
         "capability": f"{properties.major}.{properties.minor}",
         "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "driver": driver_version(),
     }
 
 
@@ -77,30 +89,46 @@ def device_facts(device: torch.device) -> dict[str, Any]:
 def determinism(wanted: bool, device: torch.device) -> Iterator[set[str]]:
     """Deterministic operations where ``wanted``; yields the set of those that could not be, filled as they run."""
     names: set[str] = set()
-    if device.type == "cpu":
-        yield names
-        return
     if not wanted:
-        torch.backends.cudnn.benchmark = True  # shapes are static: the fastest kernels are worth finding
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # shapes are static: the fastest kernels are worth finding
         yield names
         return
     torch.backends.cudnn.benchmark = False
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with warnings.catch_warnings():
+            _note_into(names)
+            yield names
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def _note_into(names: set[str]) -> None:
+    """From now on warnings of operations that are not deterministic are noted; all others are shown as before."""
     show = warnings.showwarning
+    warnings.filterwarnings("always", message=_NOT_DETERMINISTIC)  # also one that was shown before
 
     def note(message: Any, category: Any, *rest: Any, **more: Any) -> None:
-        text = str(message)
-        if "deterministic" in text:
-            names.add(text.split(" does not have")[0].strip())
-        else:
+        name = undetermined_operation(str(message))
+        if name is None:
             show(message, category, *rest, **more)
+        else:
+            names.add(name)
 
     warnings.showwarning = note
-    try:
-        yield names
-    finally:
-        warnings.showwarning = show
-        torch.use_deterministic_algorithms(False)
+
+
+def undetermined_operation(warning: str) -> str | None:
+    """The operation that a warning of torch calls not deterministic; None for any other warning."""
+    if "does not have a deterministic implementation" in warning:
+        return warning.split(" does not have")[0].strip()
+    if "CuBLAS" in warning and "deterministic" in warning:
+        return "cuBLAS (CUBLAS_WORKSPACE_CONFIG is not set)"
+    return (
+        "memory-efficient or flash attention" if "attention" in warning.lower() and "deterministic" in warning else None
+    )
 
 
 def prepare_environment(deterministic: bool) -> None:

@@ -62,6 +62,10 @@ class RentedMachine:
         """A run that was named, brought to where the store has it."""
         return run if self._sync is None else self._sync.update(run, say)
 
+    def own_place(self, run: Run, say: Say) -> Run:
+        """``run``, under an id that no other run has in the store."""
+        return run if self._sync is None else self._sync.own_place(run, say)
+
     def keep(self, run: Run) -> Run:
         """``run`` is what the end is about."""
         self._run = run

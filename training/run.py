@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +115,17 @@ def create_run(output: Path, task: str, run_name: str, config_yaml: str, metadat
 
 
 def _publish(building: Path, parent: Path, run_name: str, metadata: Mapping[str, Any]) -> Run:
-    """Rename to a free run id: two runs that start in one second get different ones."""
+    """Rename to a free run id: two runs that start in one second get different ones.
+
+    The token tells runs apart that begin in one second on machines that do not see each other.
+    """
+    token = uuid.uuid4().hex[:12]
     stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
     number = 1
     while True:
         run_id = f"{stamp}_{run_name}" + (f"_{number}" if number > 1 else "")
-        write_yaml(building / METADATA, {"run_id": run_id, "run_name": run_name, "state": "running", **metadata})
+        known = {"run_id": run_id, "run_name": run_name, "token": token, "state": "running"}
+        write_yaml(building / METADATA, {**known, **metadata})
         try:
             building.rename(parent / run_id)
             return Run(parent / run_id)
@@ -126,6 +133,23 @@ def _publish(building: Path, parent: Path, run_name: str, metadata: Mapping[str,
             if not (parent / run_id).exists():
                 raise
             number += 1
+
+
+def move_to_free_id(run: Run) -> Run:
+    """Give ``run``, whose id is taken elsewhere, the next one that is free here.
+
+    Raises:
+        ConfigError: another worker holds the run.
+    """
+    stamp = "_".join(run.run_id.split("_")[:2])
+    with run.locked():
+        for number in count(2):
+            folder = run.folder.parent / f"{stamp}_{run.metadata['run_name']}_{number}"
+            if not folder.exists():
+                run.update(run_id=folder.name)
+                run.folder.rename(folder)
+                break
+    return Run(folder)
 
 
 def find_runs(output: Path, task: str) -> list[Run]:
@@ -140,15 +164,12 @@ def find_runs(output: Path, task: str) -> list[Run]:
     return sorted(runs, key=lambda run: run.run_id, reverse=True)
 
 
-def matching_run(
-    output: Path, task: str, config_hash: str, run_name: str, same_data: Callable[[Run], bool]
-) -> Run | None:
-    """The run that a command continues: of those with its identity the newest that began on ``same_data``.
+def matching_run(output: Path, task: str, known: Mapping[str, Any], same_data: Callable[[Run], bool]) -> Run | None:
+    """The run that a command continues: of those whose metadata hold ``known`` the newest that began on ``same_data``.
 
     Where there is none, the newest that had its dataset prepared: the data may have moved, which their fingerprint
     will tell. A run that never came so far says nothing about which data it was for.
     """
-    known = {"config_hash": config_hash, "run_name": run_name}
     found = [run for run in find_runs(output, task) if known.items() <= run.metadata.items() and not is_imported(run)]
     prepared = (run for run in found if run.metadata.get("dataset"))
     return next((run for run in found if same_data(run)), None) or next(prepared, None)

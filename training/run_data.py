@@ -27,6 +27,13 @@ def data_record(folder: Path, source: DataSource) -> dict[str, Any]:
     return record
 
 
+def dataset_name(source: DataSource) -> dict[str, str | None]:
+    """Name and version: a manifest's, else the folder's name, whose content only the fingerprint tells."""
+    if source.manifest is not None:
+        return {"name": source.manifest.name, "version": source.manifest.version}
+    return {"name": source.path.resolve().name if source.path else "built-in sample", "version": None}
+
+
 def note_fetched(run: Run, source: DataSource) -> None:
     """Keep which archive the data came from."""
     if source.path is not None and source.manifest is not None:

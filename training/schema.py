@@ -1,10 +1,11 @@
 """The settings that every task shares, and how a setting is declared.
 
 A task's schema is a subclass of `RunConfig` whose sections hold only the keys that the task reads.
-Each key is declared with `setting(...)`: its default, one sentence, its limits, and two facts that the
+Each key is declared with `setting(...)`: its default, one sentence, its limits, and facts that the
 config loader acts on:
 
 * ``neutral=True``: the key does not change the result (paths, workers, logging); it stays out of the config hash.
+* ``content=True``: the key names a file whose content decides the result; its sha256 is part of a run's identity.
 * ``when={"a.b": [values]}`` / ``unless={"a.b": [values]}``: the key has an effect only then. Setting it in a
   config where it has none is an error, because a setting that is silently ignored is a lie in the record.
 """
@@ -31,12 +32,13 @@ def setting(
     about: str = "",
     *,
     neutral: bool = False,
+    content: bool = False,
     when: dict[str, list[Any]] | None = None,
     unless: dict[str, list[Any]] | None = None,
     **limits: Any,
 ) -> Any:
     """Declare one key. ``limits`` are pydantic's (gt, ge, lt, le, min_length, …)."""
-    marks: Any = {"neutral": neutral, "when": when or {}, "unless": unless or {}}
+    marks: Any = {"neutral": neutral, "content": content, "when": when or {}, "unless": unless or {}}
     if callable(default):
         return Field(default_factory=default, description=about, json_schema_extra=marks, **limits)
     return Field(default, description=about, json_schema_extra=marks, **limits)
@@ -119,6 +121,20 @@ class EvaluationSection(Section):
     )
 
 
+class TrackingSection(Section):
+    """Where the curves go besides the run folder and TensorBoard."""
+
+    mlflow: bool = setting(
+        False, "Also to MLflow: the server of MLFLOW_TRACKING_URI, else mlflow.db in the output folder.", neutral=True
+    )
+    wandb: Literal["off", "offline", "online"] = setting(
+        "off", "Also to Weights & Biases; offline keeps it in the run folder, for `wandb sync`.", neutral=True
+    )
+    project: str = setting(
+        "train-worker", "Experiment in MLflow, project in Weights & Biases.", min_length=1, neutral=True
+    )
+
+
 class RunConfig(Section):
     """A complete, resolved configuration of one run."""
 
@@ -126,6 +142,7 @@ class RunConfig(Section):
     training: TrainingSection = setting(TrainingSection, "How to train.")
     selection: SelectionSection = setting(SelectionSection, "Which checkpoint is the best.")
     evaluation: EvaluationSection = setting(EvaluationSection, "When to validate, and on how much.")
+    tracking: TrackingSection = setting(TrackingSection, "Where the curves go besides the run folder and TensorBoard.")
     goals: dict[str, str] = setting(
         dict, "Metric to condition, such as {'test/csi_35_lead_1': '>0.4'}; verdicts in the report.", neutral=True
     )

@@ -7,7 +7,7 @@ killed at any instant is continued by the same command.
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from training.evaluation import Bench, keep, of_checkpoint
 from training.machine import available_cpus
 from training.provenance import determinism, device_facts, git_state, prepare_environment, versions
 from training.publish import publish_pth, repair_published
+from training.reporting.trackers.follow import Trackers
 from training.reporting.units import duration
 from training.run import Run
 from training.tasks.protocol import Prepared
@@ -46,7 +47,8 @@ def run_stages(run: Run, work: Work) -> None:
     log.say(f"device: {device_choice}; precision: {precision.choice}")
 
     prepared = work.prepare_for(run)
-    observer = RunObserver(run, log, work.display, work.task.item_word, config.selection.metric)
+    trackers = Trackers(run, config, work.stop, log.say)
+    observer = RunObserver(run, log, work.display, work.task.item_word, config.selection.metric, trackers)
     engine, choices = assemble(
         run,
         work.task,
@@ -60,17 +62,20 @@ def run_stages(run: Run, work: Work) -> None:
     )
     _tell_assembled(run, work, engine, {**choices, "training.device": device_choice, "training.amp": precision.choice})
     repair_published(run)
-    with determinism(config.training.deterministic, device) as undetermined:
-        with closing(engine), closing(observer):
-            observer.begin(engine.progress.step)
-            run.event("stage", stage="training")
-            fit(engine)
-        results = _evaluate(run, work, engine, prepared)
-    run.update(determinism={"asked": config.training.deterministic, "not_deterministic": sorted(undetermined)})
-    run.event("stage", stage="report")
-    _draw_and_report(run, work, engine, prepared)
-    run.update(state="finished")
-    run.event("finished", step=engine.progress.step)
+    with trackers:
+        with determinism(config.training.deterministic, device) as undetermined:
+            try:
+                with closing(engine), closing(observer):
+                    observer.begin(engine.progress.step)
+                    run.event("stage", stage="training")
+                    fit(engine)
+                results = _evaluate(run, work, engine, prepared)
+            finally:
+                _note_determinism(run, config.training.deterministic, undetermined)
+        run.event("stage", stage="report")
+        _draw_and_report(run, work, engine, prepared)
+        run.update(state="finished")
+        run.event("finished", step=engine.progress.step)
     _tell_finished(run, work, results)
     log.say(f"took {duration(time.monotonic() - started)}")
     log.say(f"results: {run.folder} (open {run.path('report.html')})")
@@ -85,6 +90,7 @@ def _identity(run: Run, work: Work, prepared: Prepared) -> dict[str, Any]:
         "task": work.task.name,
         "config": config.model_dump(mode="json"),
         "config_hash": config_hash(config),
+        "files_sha256": run.metadata.get("files_sha256", {}),
         "preprocessing": dict(prepared.preprocessing),
         "facts": dict(prepared.facts),
         "audit": dict(prepared.audit),
@@ -106,6 +112,13 @@ def _tell_assembled(run: Run, work: Work, engine: Engine, choices: dict[str, Cho
     work.log.say(f"model: {parameters:,} numbers, {trained:,} of them trained")
     for key in ("training.num_workers", "training.micro_batch_size"):
         work.log.say(f"{key.removeprefix('training.')}: {choices[key]}")
+
+
+def _note_determinism(run: Run, asked: bool, undetermined: set[str]) -> None:
+    """Of all starts of the run: also an operation that only an earlier one came to counts."""
+    known = (run.metadata.get("determinism") or {}).get("not_deterministic") or []
+    with suppress(OSError):  # a full disk must not change what the exit code says
+        run.update(determinism={"asked": asked, "not_deterministic": sorted({*known, *undetermined})})
 
 
 def _evaluate(run: Run, work: Work, engine: Engine, prepared: Prepared) -> dict[str, dict[str, Any]]:

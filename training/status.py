@@ -22,16 +22,17 @@ class Status:
         self._folder = folder
         self._next = 0.0
 
-    def write(self, facts: Mapping[str, Any]) -> None:
-        """Say ``facts``: `stage`, and what else is known of it."""
+    def write(self, facts: Mapping[str, Any]) -> bool:
+        """Say ``facts``: `stage`, and what else is known of it; whether a second had passed."""
         now = time.monotonic()
         if now < self._next:
-            return
+            return False
         self._next = now + _SECONDS
         fresh = self._folder / ".status.tmp"
         with suppress(OSError):
             fresh.write_text(to_json({**facts, "time": now_utc()}) + "\n", "utf-8")
             fresh.replace(self._folder / FILE)
+        return True
 
     def clear(self) -> None:
         """Nobody is at work any more."""

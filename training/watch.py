@@ -8,6 +8,7 @@ from training.reporting.history import History
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
 from training.reporting.tensorboard import TensorBoardLog
+from training.reporting.trackers.follow import Trackers
 from training.run import Run
 from training.status import Status
 
@@ -15,8 +16,10 @@ from training.status import Status
 class RunObserver:
     """The engine's observer for one run folder."""
 
-    def __init__(self, run: Run, log: RunLog, display: Progress, item_word: str, selection: str) -> None:
-        self.run, self.log, self.display = run, log, display
+    def __init__(
+        self, run: Run, log: RunLog, display: Progress, item_word: str, selection: str, trackers: Trackers
+    ) -> None:
+        self.run, self.log, self.display, self.trackers = run, log, display, trackers
         self.item_word, self.selection = item_word, selection
         self.history = History(run.folder, log.say)
         self.tensorboard: TensorBoardLog | None = None
@@ -42,7 +45,8 @@ class RunObserver:
             self.log.say(f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items()))
 
     def tick(self, facts: dict[str, Any]) -> None:
-        self.status.write(facts)
+        if self.status.write(facts):
+            self.trackers.poll()
         if facts["stage"] == "validation":
             self.display.update("validation", facts["done"], facts["total"])
             return

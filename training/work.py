@@ -17,7 +17,7 @@ from training.reporting.log import RunLog
 from training.reporting.progress import Progress
 from training.requests import PrepareRequest
 from training.run import Run
-from training.run_data import note_fetched
+from training.run_data import dataset_name, note_fetched
 from training.settle import cache_folder, can_be_made
 from training.status import Status
 from training.tasks import task_class
@@ -117,6 +117,7 @@ class Work:
         run.write_json(SPLIT_FILE, to_json(Membership(self.task.item_word, prepared.near_seconds, prepared.members)))
         run.update(
             dataset={
+                **dataset_name(self.source),
                 "fingerprint": prepared.fingerprint,
                 "kind": self.source.kind,
                 "is_sample": self.source.is_sample,

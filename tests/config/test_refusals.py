@@ -80,7 +80,7 @@ def test_whole_numbers_stand_for_numbers() -> None:
     assert config_hash(loaded.config) == config_hash(load("training: {learning_rate: 1.0}").config)
 
 
-@pytest.mark.parametrize("name", ["TRAIN_WORKER_SEED", "TRAIN_WORKER_TRAINING_SEED", "TRAIN_WORKER_DATE"])
+@pytest.mark.parametrize("name", ["TRAIN_WORKER_SEEDS", "TRAIN_WORKER_TRAINING_SEED", "TRAIN_WORKER_DATE"])
 def test_a_variable_of_the_prefix_that_is_no_setting_is_refused(name: str) -> None:
     assert f"environment: {name} is no setting" in refused(environ={name: "1"})
 

@@ -92,3 +92,50 @@ def test_a_file_that_is_no_text_is_named() -> None:
 
 def test_an_empty_file_and_an_empty_section_set_nothing() -> None:
     assert load("").config == load("training:\n").config == SmallConfig(task="small")
+
+
+def test_the_short_name_of_the_seed_is_a_setting() -> None:
+    loaded = load(environ={"TRAIN_WORKER_SEED": "3"})
+    assert training(loaded).seed == 3
+    assert loaded.user_set == {"training.seed": "environment TRAIN_WORKER_SEED"}
+    assert training(load(None, "training.seed=4", environ={"TRAIN_WORKER_SEED": "3"})).seed == 4
+    assert "TRAIN_WORKER_SEED: training.seed is 'x' (text)" in refused(environ={"TRAIN_WORKER_SEED": "x"})
+
+
+def test_two_variables_for_one_setting_must_agree() -> None:
+    both = {"TRAIN_WORKER_SEED": "3", "TRAIN_WORKER_TRAINING__SEED": "3"}
+    assert training(load(environ=both)).seed == 3
+    assert refused(environ={**both, "TRAIN_WORKER_SEED": "5"}, flags={"training.seed": 1}) == (
+        "environment TRAIN_WORKER_SEED says 5 and TRAIN_WORKER_TRAINING__SEED says 3, and both mean training.seed; "
+        "keep one of them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("true", True), ("False", False), ("1e-4", 1e-4), ("3", 3.0), ("0x10", 16.0)],
+)
+def test_words_of_a_command_are_what_they_look_like(text: str, value: object) -> None:
+    key = "training.deterministic" if isinstance(value, bool) else "training.learning_rate"
+    for loaded in (
+        load(None, f"{key}={text}"),
+        load(environ={f"TRAIN_WORKER_{key.upper().replace('.', '__')}": text}),
+    ):
+        assert getattr(training(loaded), key.rpartition(".")[2]) == value
+
+
+def test_lists_and_null_come_by_every_source() -> None:
+    for loaded in (
+        load("data: {size: [3, 4], split: {fractions: [0.8, 0.1, 0.1]}}"),
+        load(None, "data.size=[3, 4]", "data.split.fractions=[0.8,0.1,0.1]"),
+        load(environ={"TRAIN_WORKER_DATA__SIZE": "[3, 4]", "TRAIN_WORKER_DATA__SPLIT__FRACTIONS": "[0.8, 0.1, 0.1]"}),
+    ):
+        data = loaded.config.data  # type: ignore[attr-defined]
+        assert (data.size, data.split.fractions) == ((3, 4), (0.8, 0.1, 0.1))
+    assert load(None, "data.size=null").config.data.size is None  # type: ignore[attr-defined]
+
+
+def test_overrides_are_what_came_above_preset_and_file() -> None:
+    environ = {"TRAIN_WORKER_DATA__SIZE": "null"}
+    loaded = load("training: {epochs: 3}", "training.patience=2", environ=environ, flags={"training.seed": 4})
+    assert loaded.overrides == {"data.size": None, "training.patience": 2, "training.seed": 4}

@@ -84,9 +84,8 @@ def test_ended_while_the_dataset_comes_and_continued(
         web.released.set()
     done = run(image, "train", options=options(place, web), network="host")
     assert f"run id: {place.run.name}" in done.stdout
-    first, *later = file.asked
-    assert first == ""
-    assert [wanted.startswith("bytes=") and wanted != "bytes=0-" for wanted in later] == [True]  # once, from the middle
+    assert int(file.asked[-1].removeprefix("bytes=").rstrip("-")) >= PART // 2  # downloaded once, on from the middle
+    assert file.sent < 1.5 * len(archive)  # gdown asks once more for the whole before it asks for the rest
     assert len(list((place.datasets / "convlstm").rglob("*.txt"))) == NOTES
     assert [path.name for path in place.datasets.glob(".convlstm*")] == []
     stages = [event["stage"] for event in read_json_lines(place.run / "events.jsonl") if event["event"] == "stage"]

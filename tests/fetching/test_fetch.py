@@ -95,8 +95,8 @@ def test_the_next_source_is_taken_when_one_says_no(web: Web, place: Place) -> No
 
 def test_when_no_source_gives_it_each_is_named_with_its_reason(web: Web, place: Place) -> None:
     web.files["/events.tar.gz"] = File(status=403)
-    said = unavailable(place, DRIVE, MIRROR, {"file": "gone.tar.gz"}, {"fsspec": "s3://b/x.zip"})
-    for words in ("(1) gdrive 1aBc", "(404)", "(2) https://files.example", "(403)", "(3) file", "No such file", "s3fs"):
+    said = unavailable(place, DRIVE, MIRROR, {"file": "gone.tar.gz"}, {"fsspec": "gs://b/x.zip"})
+    for words in ("(1) gdrive 1aBc", "(404)", "(2) https://files.ex", "(403)", "(3) file", "No such file", "gcsfs"):
         assert words in said
     assert "later" in said
 

@@ -372,7 +372,7 @@ def test_what_fsspec_cannot_vouch_for_is_not_continued(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("s3://key:hidden@bucket/x.zip", "the protocol s3 needs a package that is not installed (Install s3fs"),
+        ("gs://key:hidden@bucket/x.zip", "the protocol gs needs a package that is not installed (Please install gcsfs"),
         ("bogus://x", "fsspec knows no protocol bogus"),
         ("file:///no/such/hidden", "there is no such file"),
     ],

@@ -56,6 +56,8 @@ def main() -> None:
         copyto(*paths)
     elif verb == "purge":
         shutil.rmtree(paths[0]) if paths[0].is_dir() else fail(1, "Failed to purge: no such file or directory")
+    elif verb == "deletefile" and not paths[0].is_file():
+        fail(1, "Failed to deletefile: it is a directory or doesn't exist")  # as rclone 1.60 does; later 4
     elif not paths[0].is_file():
         fail(4, "object not found")
     elif verb == "cat":

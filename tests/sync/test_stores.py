@@ -83,7 +83,7 @@ def test_checksums_that_stores_keep_themselves() -> None:
     [
         ("/mnt/backup", "write file:///mnt/backup"),
         ("backup", "expected an rclone remote"),
-        ("s3://me:secret@bucket/x?key=secret", "pip install s3fs"),
+        ("gs://me:secret@bucket/x?key=secret", "pip install s3fs, gcsfs"),
         ("nonsense://x", "nonsense"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 
 from backend.errors import BadDataError, ConfigError, DiskError
 from training.assemble import batch_bytes, fitting_workers, wanted_workers
-from training.doctor import disk, gpu, host, volumes
+from training.doctor import disk, gpu, host, trackers, volumes
 from training.doctor.dataset import check_dataset
 from training.doctor.estimate import estimate, to_json
 from training.doctor.finding import Finding, failed, note, ok, warning
@@ -29,6 +29,7 @@ def before_training(job: Job) -> Checks:
     yield from _space(disk.spaces([*_run_needs(job), *_data_needs(job)]))
     yield from _unknown_download(job)
     yield from _host(job)
+    yield from trackers.check_trackers(job.config)
 
 
 def before_preparing(job: Job) -> Checks:

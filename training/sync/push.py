@@ -14,6 +14,7 @@ from typing import Any
 
 from backend.artifact import STEP_PREFIX, checkpoints, read_state
 from backend.errors import WorkerError
+from training.run import Run
 from training.sync.remote_run import CHECKPOINTS, RemoteRun
 from training.sync.stores import StoreError
 
@@ -31,6 +32,7 @@ class Pusher:
         self.remote, self.folder = remote, folder
         self.complete = False  # everything of the folder was there when the pushing ended
         self._tell_others = tell
+        self._unchecked = True  # whether the place is this run's own
         self._there: set[str] = set()  # checkpoints known to be there, whole
         self._pruned_to: set[str] = set()
         self._records_at = 0.0
@@ -69,6 +71,12 @@ class Pusher:
             (self._given_up if closing else self._closing).wait(pause)
 
     def _round(self, everything: bool) -> None:
+        if self._unchecked and self.remote.is_another(Run(self.folder).metadata.get("token")):
+            raise StoreError(
+                f"{self.remote.store.shown}/{self.remote.prefix} is another run of the same id; nothing of this one "
+                "goes there"
+            )
+        self._unchecked = False
         pushed = False
         while not self._given_up.is_set() and (folder := self._next()) is not None:
             pushed |= self._push(folder)

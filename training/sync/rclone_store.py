@@ -9,7 +9,6 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +76,13 @@ class RcloneStore(Store):
         self._copy(self._root + path, str(local))
 
     def remove_file(self, path: str) -> None:
-        with suppress(_AbsentError):
+        try:
             self._do("deletefile", self._root + path)
+        except _AbsentError:
+            return
+        except StoreError:  # rclone 1.60 calls it a failure that nothing was there
+            if self._list(path):
+                raise
 
     def remove_folder(self, path: str) -> None:
         try:

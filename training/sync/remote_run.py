@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backend.artifact import MANIFEST, STEP_PREFIX, checkpoints
+from backend.errors import ConfigError
 from training.sync.stores import Store, Stored, StoreError, holds
+from training.yaml_core import parse_yaml
 
 CHECKPOINTS = "checkpoints"
 METADATA = "metadata.yaml"
@@ -30,6 +32,21 @@ class RemoteRun:
 
     def path(self, *parts: str) -> str:
         return "/".join((self.prefix, *parts))
+
+    def token(self) -> str | None:
+        """The token of the run that is there: empty where it has none, None where there is no run."""
+        content = self.store.read(self.path(METADATA))
+        if content is None:
+            return None
+        try:
+            found = parse_yaml(content.decode("utf-8"), self.path(METADATA))
+        except (UnicodeDecodeError, ConfigError):
+            return None
+        return str(found.get("token", "")) if isinstance(found, dict) else None
+
+    def is_another(self, token: str | None) -> bool:
+        """Whether the run that is there is not the one with ``token``; unknown for runs that have none themselves."""
+        return bool(token) and self.token() not in (None, token)
 
     def checkpoints(self) -> list[str]:
         """Names of the checkpoints that count, oldest first."""

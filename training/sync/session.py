@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from backend.errors import BudgetSpentError, InterruptedRunError, SourceUnavaila
 from training.engine.interruption import StopReason, StopRequest
 from training.run import Run
 from training.sync.lease import NOTE, Lease, worker_id
+from training.sync.own_place import own_place, place_is_taken
 from training.sync.pull import find_remote, local_standing, pull, remote_finished, remote_standing
 from training.sync.push import Pusher
 from training.sync.remote_run import CHECKPOINTS, RemoteRun
@@ -65,6 +67,8 @@ class Sync:
 
     def _further(self, run_id: str, local: Run | None, say: Say) -> Run | None:
         remote = self._remote(local.metadata["task"] if local is not None else self._task, run_id)
+        if local is not None and local.run_id == run_id and remote.is_another(local.metadata.get("token")):
+            return local  # two machines that began in one second: `own_place` parts them
         finished = remote_finished(remote, say)
         here, there = local_standing(local), remote_standing(remote, finished)
         if there <= here:
@@ -103,6 +107,10 @@ class Sync:
         while (left := end - time.monotonic()) > 0:
             self._stop.check()
             time.sleep(min(left, 0.2))
+
+    def own_place(self, run: Run, say: Say) -> Run:
+        """``run``, under an id that no other run has in the store. Raises ConfigError where it cannot have one."""
+        return own_place(self.remote, run, self._pause, say)
 
     # --- while -------------------------------------------------------------------------------------------------------
 
@@ -191,9 +199,13 @@ class Sync:
 
         Raises:
             SourceUnavailableError: it could not be brought there.
+            ConfigError: another run has its id there.
         """
         if self._complete:
             return
+        with suppress(StoreError):  # out of reach: told below
+            if self.remote(run).is_another(run.metadata.get("token")):
+                raise place_is_taken(self.remote(run))
         self.claim(run, say)
         reason = "the sync is not complete"
 

@@ -43,7 +43,7 @@ class ConvLSTMSection(Section):
     gradient_checkpointing: bool = setting(
         False, "Recompute activations in the backward pass: less memory, about a third more time.", neutral=True
     )
-    init_from: str | None = setting(None, "A .pth file of weights to start from.")
+    init_from: str | None = setting(None, "A .pth file of weights to start from.", content=True)
 
     @field_validator("hidden_dims")
     @classmethod

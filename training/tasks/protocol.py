@@ -234,6 +234,10 @@ class Task(ABC):
         """Why a model that was trained with these must not be scored on ``prepared``; None where it may."""
         return None if dict(preprocessing) == dict(prepared.preprocessing) else "its preprocessing is another one"
 
+    def class_counts(self, prepared: Prepared) -> Mapping[str, Mapping[str, int]]:
+        """Items (or annotations) of each class by split; empty where the task has no classes."""
+        return {}
+
     def row_bytes(self, model: nn.Module, dtype: torch.dtype, device_type: str = "cpu") -> int | None:
         """Roughly what one row needs in memory for a training step in ``dtype``; None when unknown."""
         return None
