@@ -158,8 +158,8 @@ def _new_run(request: TrainRequest, work: Work) -> Run:
             "files_sha256": content_of_files(config),
             "preset": work.loaded.preset,
             "set_by_user": dict(work.loaded.user_set),
+            "differences": from_preset(work.loaded, work.loaded.preset),
             "overrides": dict(work.loaded.overrides),
-            "differences": from_preset(work.loaded),
             "command": shlex.join(request.argv),
             "seed": config.training.seed,
             "versions": versions(),
@@ -250,4 +250,4 @@ def _record_extension(run: Run, work: Work) -> None:
         return
     run.event("extended", changed=changed, config_hash=config_hash(config))
     write_atomic(run.path("config.yaml"), dump_yaml(config))
-    run.update(config_hash=config_hash(config), differences=from_preset(work.loaded))
+    run.update(config_hash=config_hash(config), differences=from_preset(work.loaded, run.metadata.get("preset")))

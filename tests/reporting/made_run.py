@@ -311,6 +311,7 @@ EVENTS: list[dict[str, Any]] = [
     {"time": "2026-11-21T09:00:01Z", "event": "stage", "stage": "preparation"},
     {"time": "2026-11-21T09:00:09Z", "event": "stage", "stage": "training"},
     {"time": "2026-11-21T09:04:20Z", "event": "started", "command": "train --task convlstm --data sample", "pid": 27},
+    {"time": "2026-11-21T09:04:21Z", "event": "extended", "changed": {"training.epochs": [9, 12]}, "config_hash": "5f"},
     {"time": "2026-11-21T09:04:22Z", "event": "resumed", "step": 80, "steps_done_again": 15},
     {"time": "2026-11-21T09:04:23Z", "event": "stage", "stage": "training"},
     {"time": "2026-11-21T09:05:10Z", "event": "micro-batch", "step": 101, "from": 8, "to": 4, "why": "out of memory"},

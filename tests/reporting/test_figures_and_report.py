@@ -153,6 +153,7 @@ def test_the_report_says_what_matters(finished: Path) -> None:
         "killed without a word",
         "stopped by SIGTERM; the last step was saved",
         "micro-batch (from 8, to 4, why out of memory)",
+        "extended (changed training.epochs from 9 to 12)",
         "training.seed •",
         "fp32 (the CPU has no matrix units for bf16)",
         "train --task convlstm --config config.yaml --resume never --data sample",
@@ -160,6 +161,16 @@ def test_the_report_says_what_matters(finished: Path) -> None:
         "2026-10-01 00:00:00 UTC",
     ):
         assert words in text, words
+
+
+def test_a_dataset_is_called_by_its_name_and_version(finished: Path) -> None:
+    facts = metadata(True, False, False)
+    facts["data"] = {"path": "../../storms/../radar 2026", "is_sample": False}
+    write_yaml(finished / "metadata.yaml", facts)
+    assert "trained on radar 2026 (84 windows" in report(finished).text
+    facts["dataset"] |= {"name": "storms", "version": "2.1"}
+    write_yaml(finished / "metadata.yaml", facts)
+    assert "trained on storms, version 2.1 (84 windows" in report(finished).text
 
 
 def test_the_page_needs_nothing_beside_it(finished: Path) -> None:

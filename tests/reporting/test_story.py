@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reporting.made_run import EVENTS, write_lines
+from tests.reporting.made_run import CONFIG, EVENTS, write_lines
 from training.reporting.report_parts import differences, settings
 from training.reporting.report_story import by_start, speed, step_seconds, story, used
 from training.reporting.run_folder import RunFolder
@@ -72,6 +72,7 @@ def test_differences_from_the_preset_are_shown(run: Path) -> None:
     assert found is not None
     assert found["preset"] == "sample"
     assert found["keys"][0] == ("training.seed", "42", "7")
+    assert found["keys"][1][1:] == ("{}", json.dumps(CONFIG["goals"]))
     (run / "metadata.yaml").unlink()
     assert differences(RunFolder(run)) is None
 

@@ -176,7 +176,7 @@ def test_milestones_that_are_only_there_stay(tmp_path: Path) -> None:
 
 
 def test_the_commands_secrets_are_kept_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(tmp_path, "tiny", "--sync-to", "s3://me:hush@bucket/x?token=hush") == 78
+    assert train(tmp_path, "tiny", "--sync-to", "gs://me:hush@bucket/x?token=hush") == 78
     assert "hush" not in capsys.readouterr().err
     run = trained(tmp_path, "--sync-to", "memory://me:hush@place/runs?token=hush", "--run-name", "x")
     MemoryFileSystem.store.clear()

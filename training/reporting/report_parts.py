@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from training.files import to_json
 from training.goals import judge
 from training.reporting.run_folder import RunFolder
 from training.reporting.units import moment
@@ -105,9 +106,10 @@ def dataset(run: RunFolder) -> dict[str, Any]:
     """Which data, as preparation summed it up."""
     found = run.metadata.get("dataset") or {}
     path = (run.metadata.get("data") or {}).get("path")
+    name = found.get("name") or (Path(os.path.normpath(run.path / path)).name if path else None)
     return {
         "path": path,
-        "name": Path(os.path.normpath(run.path / path)).name if path else None,
+        "name": f"{name}, version {found['version']}" if name and found.get("version") else name,
         "kind": found.get("kind"),
         "fingerprint": found.get("fingerprint"),
         "summary": [str(line) for line in found.get("summary") or []],
@@ -178,8 +180,13 @@ def differences(run: RunFolder) -> dict[str, Any] | None:
     changed = found.get("keys") or {}
     return {
         "preset": found.get("preset"),
-        "keys": [(key, _text(there) or "none", _text(here) or "none") for key, (there, here) in changed.items()],
+        "keys": [(key, _as_set(there), _as_set(here)) for key, (there, here) in changed.items()],
     }
+
+
+def _as_set(value: Any) -> str:
+    """A setting as one would write it."""
+    return without_secrets(value if isinstance(value, str) else to_json(value))
 
 
 def _is_chosen(key: str, chosen: Mapping[str, Any]) -> bool:

@@ -92,15 +92,17 @@ def _unsaid(run: RunFolder, last: bool) -> str:
 
 
 def _happening(event: Record) -> str:
-    facts = ", ".join(
-        f"{key} {_listed(value)}" for key, value in event.items() if key not in ("time", "event", "step", "config_hash")
-    )
+    known = ("time", "event", "step", "config_hash")
+    facts = ", ".join(f"{key} {_listed(value)}" for key, value in event.items() if key not in known)
     at = f", step {event['step']}" if "step" in event else ""
     return f"{moment(event.get('time', ''))}{at}: {event['event']} ({facts})"
 
 
 def _listed(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    """``changed`` is a mapping of settings to what they were and are."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} from {was} to {now}" for key, (was, now) in value.items())
+    return str(value)
 
 
 def _starting(events: list[Record]) -> float:
