@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from backend.errors import BadDataError
-from training.config import config_hash
+from training.config import LoadedConfig, config_hash, load_config, preset_names
 from training.config_keys import Flat, flat_values, idle_keys, keys_of, show
 from training.schema import RunConfig
 
@@ -28,6 +28,20 @@ def differences(there: RunConfig, here: RunConfig) -> dict[str, tuple[Any, Any]]
     one, other = effective(there), effective(here)
     paths = dict.fromkeys([*one, *other])
     return {path: (one.get(path), other.get(path)) for path in paths if one.get(path) != other.get(path)}
+
+
+def from_preset(loaded: LoadedConfig, preset: str | None) -> dict[str, Any]:
+    """What was changed: ``{"preset": name, "keys": {key: [the preset's value, the value here]}}``.
+
+    ``preset`` is the one that the configuration was made from. One that came from a file is held against the preset
+    `default`; where a task has none, the name is None and the values are the schema's defaults.
+    """
+    task = loaded.config.task
+    names = preset_names(task)
+    base = next((name for name in (preset, "default") if name in names), None)
+    there = flat_values(load_config(task, preset_or_file=base).config)
+    here = flat_values(loaded.config)
+    return {"preset": base, "keys": {key: [there[key], here[key]] for key in here if here[key] != there[key]}}
 
 
 def parse(schema: type[RunConfig], values: Mapping[str, Any], origin: str) -> RunConfig:

@@ -15,7 +15,7 @@ from typing import Any
 from backend.errors import BadDataError, ConfigError, DivergedError, InterruptedRunError, UsageError, WorkerError
 from backend.files import write_atomic
 from training.config import LoadedConfig, config_hash, dump_yaml
-from training.config_difference import from_preset
+from training.config_compare import from_preset
 from training.data.source import DataSource
 from training.doctor.run import job_of, preflight
 from training.engine.interruption import StopRequest

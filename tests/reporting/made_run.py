@@ -83,6 +83,9 @@ def light(
         found = {"test/auc": value, "test/guess_auc": 0.5}
         result = {"split": "test", "metrics": found, "record": {"layout": layout.to_json()}, "n": 9, "item": "pairs"}
         (folder / "metrics.json").write_text(json.dumps(result))
+        validated = {"split": "val", "metrics": {metric: value}, "n": 9, "item": "pairs", "checkpoint": "step-200"}
+        (run / "evaluations" / "val").mkdir()
+        (run / "evaluations" / "val" / "metrics.json").write_text(json.dumps(validated))
     write_yaml(run / "metadata.yaml", content)
     write_yaml(run / "config.yaml", CONFIG | {"selection": {"metric": metric, "mode": mode}})
     return run

@@ -48,7 +48,7 @@ def test_a_damaged_run_stands_there_and_hides_none(tmp_path: Path) -> None:
     (tmp_path / "tiny" / ".new-17" / "metadata.yaml").write_text("{}")
     rows = {row.run_id: row for row in index_rows(tmp_path)}
     assert len(rows) == 7
-    assert rows["20261107_100000_y"].state == "unreadable"
+    assert rows["20261107_100000_y"].state == "damaged"
     assert best(tmp_path)["20261106_100000_x"] == (1, 1)
 
 

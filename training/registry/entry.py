@@ -9,6 +9,7 @@ An entry is a dict of JSON values:
 * what came out: ``metrics`` (``val/…``, ``test/…`` and, as ``best_val_metric``, the one that chose the best checkpoint)
   and ``selection`` (that metric's real name, ``mode``, value, step, and on how many items)
 * where it is: ``folder`` and ``checkpoint_path`` (None before there is one), relative to the registry's folder
+* ``page``: what only the page of all runs shows, such as the verdict against the baseline
 * ``metadata``: versions, commit, seed, device; ``stamp``: by which a change of the folder is seen
 """
 
@@ -19,11 +20,14 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training.clock import now_utc
 from training.registry.folders import METADATA, STARTED, stamp_of
 from training.registry.results import best_validation, mapping, of_validation, results_of, text
+
+if TYPE_CHECKING:
+    from training.reporting.run_folder import RunFolder
 
 Entry = dict[str, Any]
 Key = tuple[str, str]  # task, run id: two tasks may begin runs of one name in the same second
@@ -77,6 +81,7 @@ def read_entry(folder: Path, base: Path) -> Entry:
         "folder": _relative(folder, base),
         "checkpoint_path": _checkpoint(folder, base),
         "metadata": _origins(metadata),
+        "page": _page(run),
         "stamp": stamp,
     }
     selection, metrics = results_of(run)
@@ -102,6 +107,15 @@ def _problem(folder: Path, metadata: Mapping[str, Any]) -> str | None:
     if not (folder / METADATA).is_file():
         return f"{METADATA} is missing"
     return None if metadata else f"{METADATA} is not readable"
+
+
+def _page(run: RunFolder) -> dict[str, Any]:
+    from training.reporting.run_index import page_facts
+
+    try:
+        return page_facts(run)
+    except (AttributeError, KeyError, TypeError, ValueError):  # damaged records cost the page a few words
+        return {}
 
 
 def _dataset(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from training.reporting.report_parts import goals, identity
+from training.registry.index import GONE, Registry
+from training.registry.place import registry_place
+from training.reporting.report_parts import goals
 from training.reporting.report_story import device_kind, noted_use
 from training.reporting.run_folder import RunFolder
 from training.reporting.verdict import verdict_of
@@ -39,39 +42,47 @@ class RunRow:
 
 
 def index_rows(output: Path) -> list[RunRow]:
-    """All runs under ``output``, newest first; a run whose metadata cannot be read stands there as ``unreadable``."""
-    rows = [
-        _row(output, path.parent) for path in output.glob("*/*/metadata.yaml") if not path.parent.name.startswith(".")
-    ]
+    """All runs under ``output``, newest first, from the registry; folders that did not change are not read again.
+
+    Raises:
+        DiskError: the registry is there and cannot be read.
+    """
+    registry = Registry(registry_place(output, os.environ), output)
+    place = output.resolve()
+    found = [entry for entry in registry.entries() if entry["state"] != GONE]
+    rows = [_row(place, entry) for entry in found if Path(entry["folder"]).is_relative_to(place)]
     return sorted(_with_best(rows), key=lambda row: (row.run_id, row.task), reverse=True)
 
 
-def _row(output: Path, folder: Path) -> RunRow:
-    run = RunFolder(folder)
-    relative = Path(os.path.relpath(folder, output)).as_posix()
-    if not run.metadata:
-        return RunRow(folder.name, folder.parent.name, "unreadable", relative, is_sample=False)
-    head, (seconds, _) = identity(run), noted_use(run)
-    selection = head["selection"]
+def page_facts(run: RunFolder) -> dict[str, Any]:
+    """What the list shows of a run beside what the registry says anyway; kept with the run's entry there."""
+    seconds, _ = noted_use(run)
     verdicts = [goal["verdict"] for goal in goals(run)]
     verdict = verdict_of(run.evaluations["test"]) if "test" in run.evaluations else None
+    return {
+        "verdict": verdict.sentence if verdict else "",
+        "goals_reached": verdicts.count("reached"),
+        "goals": len(verdicts) if run.evaluations else 0,
+        "hours": seconds / 3600 if seconds else None,
+        "device": device_kind(run) if run.metadata else "",
+    }
+
+
+def _row(place: Path, entry: Mapping[str, Any]) -> RunRow:
+    folder, chosen = Path(entry["folder"]), entry["selection"]
     return RunRow(
-        run_id=head["run_id"],
-        task=head["task"],
-        state=head["state"],
-        folder=relative,
-        is_sample=head["is_sample"],
-        data=str((run.metadata.get("dataset") or {}).get("fingerprint") or ""),
-        metric=selection["metric"] or "",
-        mode=selection["mode"] or "",
-        value=selection["value"],
-        verdict=verdict.sentence if verdict else "",
-        goals_reached=verdicts.count("reached"),
-        goals=len(verdicts) if run.evaluations else 0,
-        hours=seconds / 3600 if seconds else None,
-        device=device_kind(run),
+        run_id=entry["run_id"],
+        task=entry["task"],
+        state=entry["state"],
+        folder=folder.relative_to(place).as_posix(),
+        is_sample=entry["is_sample"],
+        data=entry["dataset_fingerprint"] or "",
+        metric=chosen.get("metric") or "",
+        mode=chosen.get("mode") or "",
+        value=chosen.get("value"),
         has_report=(folder / "report.html").is_file(),
         has_card=(folder / "MODEL_CARD.md").is_file(),
+        **(entry.get("page") or {}),
     )
 
 
