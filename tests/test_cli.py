@@ -57,6 +57,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     for package, name in [
         (training, "pipeline"),
         (training, "commands"),
+        (training, "evaluate"),
         (training.reporting, "anew"),
     ]:
         monkeypatch.setitem(sys.modules, f"{package.__name__}.{name}", recorder)

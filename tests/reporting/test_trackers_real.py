@@ -82,7 +82,7 @@ def test_mlflow_has_every_point_once_after_a_kill_a_resume_and_a_push(tmp_path: 
     assert (settings["training.epochs"], settings["task"]) == ("4", "tiny")
     assert dict(rows(tmp_path, "select key, value from tags"))["task"] == "tiny"
     kept = {path.name for path in (tmp_path / "out" / "mlartifacts").rglob("*") if path.is_file()}
-    assert kept == {"config.yaml", "report.html"}
+    assert kept == {"config.yaml", "report.html", "MODEL_CARD.md"}
     assert not (ROOT / "mlruns").exists()
 
 
@@ -119,7 +119,8 @@ def test_an_mlflow_server_gets_every_point_once_and_its_password_is_shown_nowher
     assert server.points("test/mae") == [20]
     ((run_id, kept),) = server.runs.items()
     assert (kept["run_name"], kept["status"]) == (run_of(tmp_path, "tiny").name, "FINISHED")
-    assert {path.name for path in (tmp_path / "artifacts" / run_id).iterdir()} == {"config.yaml", "report.html"}
+    artifacts = {path.name for path in (tmp_path / "artifacts" / run_id).iterdir()}
+    assert artifacts == {"config.yaml", "report.html", "MODEL_CARD.md"}
     assert server.unauthorised == 0
     run = run_of(tmp_path, "tiny")
     assert len(events(run, "tracking failing")) == 1
