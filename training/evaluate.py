@@ -140,6 +140,7 @@ class _Evaluation:
             result = self._score(prepared, place)
             run.event("evaluated", split=split, place=place, looks=result["looks"])
             register_run(run.folder, self.request.output, work.log.say)
+            _renew_report(run, work)
         path = run.path("evaluations", place)
         work.log.say((path / "table.txt").read_text("utf-8"))
         work.log.say(f"{result['n']} {result['item']} of {split}, look {result['looks']}: {path / 'metrics.json'}")
@@ -256,6 +257,17 @@ class Part:
 
     def item(self, index: int, rng: np.random.Generator | None) -> Batch:
         return self.items.item(self.indices[index], rng)
+
+
+def _renew_report(run: Run, work: Work) -> None:
+    """Where the run has a report, the new scores go into it; what fails there costs no score."""
+    from training.reporting.report import write_report
+
+    if run.path("report.html").is_file():
+        try:
+            write_report(run.folder)
+        except Exception as error:
+            work.log.say(f"the report could not be made anew ({error!r}); the scores are kept")
 
 
 def _as_trained(run: Run, request: EvaluateRequest) -> PrepareRequest:

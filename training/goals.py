@@ -37,7 +37,10 @@ def judge(goals: Mapping[str, str], metrics: Mapping[str, float]) -> list[Verdic
 
 def _judge(name: str, condition: str, value: float | None) -> Verdict:
     match = re.fullmatch(r"\s*(>=|<=|>|<)\s*(\S+)\s*", condition)
-    reached = None
-    if value is not None and match is not None:
-        reached = bool(_COMPARISONS[match[1]](value, float(match[2])))
-    return Verdict(name, condition, value, reached)
+    try:
+        bound = float(match[2]) if match else None
+    except ValueError:  # a file that was edited by hand
+        bound = None
+    if value is None or match is None or bound is None:
+        return Verdict(name, condition, value, None)
+    return Verdict(name, condition, value, bool(_COMPARISONS[match[1]](value, bound)))
