@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from fsspec.implementations.memory import MemoryFileSystem
 
 from training.sync import own_place
@@ -40,6 +41,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     given = {"ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "hidden", "DEFAULT_REGION": "us-east-1"}
     for name, value in {**given, "ENDPOINT_URL": f"http://{host}:{port}"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
+    requests.post(f"http://{host}:{port}/moto-api/reset", timeout=10).raise_for_status()  # of what earlier tests left
     pytest.importorskip("s3fs").S3FileSystem(skip_instance_cache=True).mkdir("bucket")
     yield
     server.stop()
