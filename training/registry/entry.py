@@ -110,7 +110,7 @@ def _problem(folder: Path, metadata: Mapping[str, Any]) -> str | None:
 
 
 def _page(run: RunFolder) -> dict[str, Any]:
-    from training.reporting.run_index import page_facts
+    from training.reporting.page_facts import page_facts
 
     try:
         return page_facts(run)

@@ -11,10 +11,6 @@ from typing import Any
 
 from training.registry.index import GONE, Registry
 from training.registry.place import registry_place
-from training.reporting.report_parts import goals
-from training.reporting.report_story import device_kind, noted_use
-from training.reporting.run_folder import RunFolder
-from training.reporting.verdict import verdict_of
 
 
 @dataclass(frozen=True)
@@ -52,20 +48,6 @@ def index_rows(output: Path) -> list[RunRow]:
     found = [entry for entry in registry.entries() if entry["state"] != GONE]
     rows = [_row(place, entry) for entry in found if Path(entry["folder"]).is_relative_to(place)]
     return sorted(_with_best(rows), key=lambda row: (row.run_id, row.task), reverse=True)
-
-
-def page_facts(run: RunFolder) -> dict[str, Any]:
-    """What the list shows of a run beside what the registry says anyway; kept with the run's entry there."""
-    seconds, _ = noted_use(run)
-    verdicts = [goal["verdict"] for goal in goals(run)]
-    verdict = verdict_of(run.evaluations["test"]) if "test" in run.evaluations else None
-    return {
-        "verdict": verdict.sentence if verdict else "",
-        "goals_reached": verdicts.count("reached"),
-        "goals": len(verdicts) if run.evaluations else 0,
-        "hours": seconds / 3600 if seconds else None,
-        "device": device_kind(run) if run.metadata else "",
-    }
 
 
 def _row(place: Path, entry: Mapping[str, Any]) -> RunRow:
