@@ -22,6 +22,7 @@ from backend.errors import ConfigError, DiskError, UsageError
 from backend.files import write_atomic
 from training.clock import now_utc
 from training.files import JsonLines, read_json, read_json_lines, write_json
+from training.registry.lock import at_work
 from training.yaml_core import read_yaml, write_yaml
 
 UNFINISHED = ("running", "interrupted", "failed", "diverged")
@@ -176,11 +177,11 @@ def find_runs(output: Path, task: str) -> list[Run]:
 def matching_run(output: Path, task: str, known: Mapping[str, Any], same_data: Callable[[Run], bool]) -> Run | None:
     """The run that a command continues: of those whose metadata hold ``known`` the newest that began on ``same_data``.
 
-    Where there is none, the newest that had its dataset prepared: the data may have moved, which their fingerprint
-    will tell. A run that never came so far says nothing about which data it was for.
+    Where there is none, the newest that had its dataset prepared and that nobody works on: the data may have moved,
+    which their fingerprint will tell. A run that never came so far says nothing about which data it was for.
     """
     found = [run for run in find_runs(output, task) if known.items() <= run.metadata.items() and not is_imported(run)]
-    prepared = (run for run in found if run.metadata.get("dataset"))
+    prepared = (run for run in found if run.metadata.get("dataset") and not at_work(str(run.folder)))
     return next((run for run in found if same_data(run)), None) or next(prepared, None)
 
 

@@ -15,7 +15,7 @@ import torch
 from backend.artifact import Artifact, best_checkpoint, open_checkpoint
 from backend.errors import InterruptedRunError
 from training.assemble import assemble
-from training.config import config_hash
+from training.config import config_hash, preset_names
 from training.engine.device import Choice, Precision, choose_device
 from training.engine.loop import Engine, fit
 from training.evaluation import Bench, keep, of_checkpoint
@@ -28,6 +28,8 @@ from training.run import Run
 from training.tasks.protocol import Prepared
 from training.watch import RunObserver
 from training.work import Work
+
+CPU = "cpu"  # the preset for machines without a GPU, where a task has one
 
 
 def run_stages(run: Run, work: Work) -> None:
@@ -45,6 +47,8 @@ def run_stages(run: Run, work: Work) -> None:
     work.display.watch(device)
     torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))  # more would only wait for each other
     log.say(f"device: {device_choice}; precision: {precision.choice}")
+    if device.type == "cpu" and work.loaded.preset == "default" and CPU in preset_names(work.task.name):
+        log.say("note: this is the full-size model, made for a GPU; --config cpu (make: CONFIG=cpu) is the small one")
 
     prepared = work.prepare_for(run)
     trackers = Trackers(run, config, work.stop, log.say)

@@ -33,8 +33,13 @@ if __name__ in ("__main__", "__mp_main__"):  # the second is this file in a load
     import_from_the_repository()
 
 if __name__ == "__main__":
-    from training.cli import main
-
+    try:
+        from training.cli import main
+    except ModuleNotFoundError as missing:
+        sys.exit(
+            f"error: the package {missing.name} is not installed for {sys.executable}; run `make setup` and call "
+            f"{HERE.parent / '.venv/bin/python'}, or use the image"
+        )
     code = main()
     flush_or_forget()
     sys.exit(code)

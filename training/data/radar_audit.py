@@ -58,8 +58,10 @@ def summary_lines(cache: PreparedCache, audit: Mapping[str, Any], facts: Mapping
 def _grid_lines(extra: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     source = " and ".join(grid["text"] for grid in extra["grids"])
     crop = extra["preprocessing"]["crop_km"]
-    cropped = f", cropped to the common {crop[0]:.1f}x{crop[1]:.1f} km" if crop else ""
+    cropped = f", cropped to {crop[0]:.1f}x{crop[1]:.1f} km, the size that all have," if crop else ""
     lines = [f"grid: {source}{cropped}, then {facts['grid']}"]
+    if crop:
+        lines.append("note: cropping makes the grids equal in size; it does not make them show the same place")
     if facts["spacing_km"]:
         dy, dx = facts["spacing_km"]
         if abs(dy / dx - 1) > _SQUARE_TOLERANCE:

@@ -72,14 +72,18 @@ def _heading(record: Mapping[str, Any]) -> str:
 
 def _pair(metrics: Mapping[str, float], name: str, better: Better) -> str:
     model, persistence = metrics.get(name), metrics.get(f"persistence_{name}")
-    mark = "*" if model is not None and persistence is not None and better(model, persistence) else " "
-    return f"{_number(model)}|{_number(persistence)}{mark}"
+    told = _number(model), _number(persistence)
+    mark = " "
+    if model is not None and persistence is not None and told[0] != told[1] and better(model, persistence):
+        mark = "*"
+    return f"{told[0]}|{told[1]}{mark}"
 
 
 def _number(value: float | None) -> str:
     if value is None:
         return "-".rjust(6)
-    return f"{value:6.3f}" if abs(value) < 10 else f"{value:6.2f}"
+    text = f"{value:6.3f}" if abs(value) < 10 else f"{value:6.2f}"
+    return text.replace("-0.000", " 0.000")
 
 
 def _counts(record: Mapping[str, Any], thresholds: Sequence[str]) -> str:
