@@ -22,6 +22,7 @@ from backend.preprocessing.radar_netcdf import VolumeHeader
 # half a dBZ and end at -30.
 _STORAGE = {"dtype": "int16", "scale_factor": 0.01, "_FillValue": np.int16(-32768)}
 _SECONDS = {"units": "seconds since 1970-01-01T00:00:00Z", "calendar": "standard"}
+_INHERITED = ("institution", "attribution", "license", "licence", "references")  # of the radar's files
 _SAMPLE_NOTE = "made by a model of the built-in sample: a demonstration, not a forecast"
 
 
@@ -36,6 +37,8 @@ class Forecast:
     levels: str | tuple[int, ...]  # which of `newest`'s levels: "all", indices, or "max" over them
     source: str
     is_sample: bool
+    model: Mapping[str, str]  # facts of the model, as global attributes
+    no_echo_dbz: float | None  # the value that stands for no echo; None where fill means no data
 
 
 def writable_folder(out: Path) -> None:
@@ -79,8 +82,10 @@ def dataset(forecast: Forecast) -> xr.Dataset:
         mapping = _mapping(source, field)
         horizontal = _horizontal(source, (y, x))
         auxiliary = _auxiliary(source, field, {y, x})
+        inherited = {name: str(source.getncattr(name)) for name in _INHERITED if name in source.ncattrs()}
     attributes = {
         "long_name": "forecast radar reflectivity",
+        **_comment(forecast.no_echo_dbz),
         "standard_name": "equivalent_reflectivity_factor",
         "units": "dBZ",
         "coordinates": " ".join(["forecast_reference_time", "lead_time", *auxiliary]),
@@ -89,7 +94,13 @@ def dataset(forecast: Forecast) -> xr.Dataset:
     }
     dbz = xr.Variable(("time", z, y, x), newest.grid.ascending(forecast.dbz), attributes, _STORAGE)
     times = _times(forecast)
-    return xr.Dataset({**times, **heights, **horizontal, **auxiliary, **mapping, name: dbz}, attrs=_about(forecast))
+    return xr.Dataset(
+        {**times, **heights, **horizontal, **auxiliary, **mapping, name: dbz}, attrs={**inherited, **_about(forecast)}
+    )
+
+
+def _comment(no_echo_dbz: float | None) -> dict[str, str]:
+    return {} if no_echo_dbz is None else {"comment": f"{no_echo_dbz:g} dBZ, the lowest value, stands for no echo"}
 
 
 def _times(forecast: Forecast) -> dict[str, xr.Variable]:
@@ -161,4 +172,5 @@ def _about(forecast: Forecast) -> dict[str, str]:
         "source": forecast.source,
         "history": f"{now} forecast from volumes up to {forecast.newest.path.name}",
     }
+    about |= {f"model_{name}": text for name, text in forecast.model.items()}
     return about | ({"comment": _SAMPLE_NOTE} if forecast.is_sample else {})

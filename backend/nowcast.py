@@ -64,7 +64,20 @@ def nowcast(artifact: Artifact, inputs: Sequence[Path]) -> Forecast:
         levels=radar.levels,
         source=f"ConvLSTM, run {artifact.state['run_id']}, checkpoint {artifact.folder.name}",
         is_sample=artifact.state["dataset"]["is_sample"],
+        model=_model_facts(artifact),
+        no_echo_dbz=radar.min_dbz if radar.fill_means == "no_echo" else None,
     )
+
+
+def _model_facts(artifact: Artifact) -> dict[str, str]:
+    """What a reader must know of the model: the grid that it computed on, and by what it can be found again."""
+    state = artifact.state
+    known = {
+        "grid": artifact.facts["grid"],
+        "config_hash": state.get("config_hash"),
+        "dataset_fingerprint": state["dataset"].get("fingerprint"),
+    }
+    return {name: str(value) for name, value in known.items() if value is not None}
 
 
 def newest_volumes(inputs: Sequence[Path], variable: str, count: int) -> list[VolumeHeader]:
