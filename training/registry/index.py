@@ -41,10 +41,11 @@ class Registry:
             DiskError: the registry is there and cannot be read.
         """
         content = self.file.read()
+        known = dict(content.entries)
         gone, fresh = self._refresh(content)
         if fresh:
             with suppress(DiskError):  # a look at somebody else's runs
-                self.file.update(fresh, _WRITE_BACK_SECONDS)
+                self.file.write_back(known, fresh, _WRITE_BACK_SECONDS)
         found = [self._opened(entry, key in gone) for key, entry in content.entries.items()]
         return sorted(found, key=lambda entry: (entry["timestamp"], entry["run_id"]), reverse=True)
 
