@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from training.registry import index
+from backend.errors import UsageError
+from training.registry import hook, index
 from training.registry.entry import Entry
 from training.registry.index import Registry
 from training.registry.lock import at_work
@@ -155,6 +156,25 @@ def test_a_copy_of_a_run_is_not_taken_for_the_run(tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "backup" / A)
     for _ in range(2):
         assert [entry["folder"] for entry in registry.entries()] == [str(run)]
+
+
+def test_a_copy_does_not_take_the_place_of_the_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "out", A, metrics={"val/loss": 0.5})
+    registry = registry_of(tmp_path / "out")
+    registry.register(run)
+    copy = Path(shutil.copytree(run, tmp_path / "backup" / A))
+    before = (tmp_path / "out" / "registry.json").read_bytes()
+    for text in (before, json.dumps(json.loads(before), indent=1).encode()):  # as written, and as others may write it
+        (tmp_path / "out" / "registry.json").write_bytes(text)
+        with pytest.raises(UsageError, match=f"a copy of {run}, which is the run on the list"):
+            registry.register(copy)
+        assert [entry["folder"] for entry in registry.entries()] == [str(run)]
+    said: list[str] = []
+    hook.register_run(copy, tmp_path / "out", said.append)
+    assert len(said) == 1
+    assert f"{copy}: a copy of {run}" in said[0]
+    shutil.rmtree(run)
+    assert registry.register(copy)["folder"] == str(copy)
 
 
 def test_two_tasks_may_have_runs_of_one_name(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from training.registry.index import Registry
+from training.registry.index import CopyError, Registry
 from training.registry.place import registry_place
 
 _PATIENCE_SECONDS = 2.0  # a machine that is about to go away gives ten for everything
@@ -17,5 +17,7 @@ def register_run(folder: Path, output: Path, say: Callable[[str], None]) -> None
     path = registry_place(output, os.environ)
     try:
         Registry(path, output, say).register(folder, _PATIENCE_SECONDS)
+    except CopyError as error:
+        say(f"note: the scores stay out of {path}: {error}")
     except Exception as error:  # whatever it is: the training is worth more than its line in a list
         say(f"warning: the run is not noted in {path} ({error}); the training goes on, and `runs list` finds it anyway")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from backend.errors import DiskError
+from backend.errors import DiskError, UsageError
 from training.registry.content import Content, name_of
 from training.registry.entry import Entry, Key, key_of, read_entry, with_progress
 from training.registry.folders import absolute, folders_under, has_runs_name, is_run, is_there, real_place, stamp_of
@@ -17,6 +17,10 @@ Say = Callable[[str], None]
 GONE = "gone"  # the state that is told of a run whose folder is not there any more
 _MANY = 200  # folders to read anew from which on it takes so long that a line is due
 _WRITE_BACK_SECONDS = 2.0
+
+
+class CopyError(UsageError):
+    """A folder cannot stand on the list for a run that is there in another place."""
 
 
 class Registry:
@@ -53,10 +57,11 @@ class Registry:
         """Put one run on the list as its folder shows it now; ``seconds`` is for how long to wait for other writers.
 
         Raises:
+            CopyError: it is a copy of a run that is on the list and lies elsewhere.
             DiskError: the registry cannot be written.
         """
         entry = read_entry(real_place(folder), self.base)
-        self.file.update([entry], seconds)
+        self.file.update([entry], seconds, self._refuse_copy)
         return self._opened(entry, False)
 
     def look_at(self, folder: Path) -> Entry:
@@ -88,12 +93,23 @@ class Registry:
         for folder in unread:
             entry = read_entry(Path(folder), self.base)
             other = content.entries.get(key_of(entry))
-            is_copy = other is not None and other["folder"] != entry["folder"] and is_run(self._place(other))
+            is_copy = other is not None and self._is_copy(entry, other)
             if not is_copy and name_of(key_of(entry)) not in content.left_out:
                 content.put(entry)
                 fresh[key_of(entry)] = entry
         fresh |= self._refresh_unfinished(content)
         return gone - fresh.keys(), list(fresh.values())
+
+    def _refuse_copy(self, stored: Entry, fresh: Entry) -> None:
+        if self._is_copy(fresh, stored):
+            raise CopyError(
+                f"{self._place(fresh)}: a copy of {self._place(stored)}, which is the run on the list; delete one of "
+                "them, or move the copy to an output folder of its own"
+            )
+
+    def _is_copy(self, entry: Entry, known: Entry) -> bool:
+        """Whether an entry of the same run lies elsewhere, and the ``known`` one is still in its place."""
+        return entry["folder"] != known["folder"] and is_run(self._place(known))
 
     def _look(self, content: Content) -> tuple[set[Key], list[str]]:
         """Whose folders are gone, and the folders of which the registry knows nothing, or not the newest."""

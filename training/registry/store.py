@@ -9,7 +9,7 @@ from pathlib import Path
 from backend.errors import DiskError
 from backend.files import write_atomic
 from training.clock import now_utc
-from training.registry.content import Content, DamagedRegistryError, name_of, parse, render, spliced
+from training.registry.content import Content, DamagedRegistryError, entry_in, name_of, parse, render, spliced
 from training.registry.entry import Entry, Key, key_of
 
 _LOCK_SECONDS = 60.0
@@ -54,9 +54,25 @@ class RegistryFile:
         except OSError as error:
             raise DiskError(f"{self.path}: the registry cannot be written ({error.strerror or error})") from error
 
-    def update(self, fresh: Sequence[Entry], seconds: float = _LOCK_SECONDS) -> None:
-        """Add or replace entries; one or a few in a time that hardly depends on the others. Raises DiskError."""
+    def update(
+        self,
+        fresh: Sequence[Entry],
+        seconds: float = _LOCK_SECONDS,
+        check: Callable[[Entry, Entry], None] = lambda stored, fresh: None,
+    ) -> None:
+        """Add or replace entries; one or a few in a time that hardly depends on the others.
+
+        ``check`` is given each stored entry and the one to replace it, and may raise.
+
+        Raises:
+            DiskError: it cannot be written, or others have held it for ``seconds``.
+        """
         with self.locked(seconds):
+            data = self._bytes()
+            for entry in fresh:
+                stored = entry_in(data, key_of(entry))
+                if stored is not None:
+                    check(stored, entry)
             self._put(fresh)
 
     def write_back(self, known: Mapping[Key, Entry], fresh: Sequence[Entry], seconds: float = _LOCK_SECONDS) -> None:
