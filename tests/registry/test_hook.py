@@ -17,6 +17,8 @@ from training.registry import hook
 from training.registry.folders import stamp_of
 from training.registry.index import Registry
 
+from .made import make_run
+
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +84,24 @@ def test_evaluating_again_brings_the_new_scores(tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text(lines)
     assert main(["evaluate", run.name, *places(tmp_path)]) == 0
     assert stored(tmp_path)[0]["metrics"].keys() >= {"best_val_metric", "val/mae", "test/mae"}
+
+
+def test_a_run_is_noted_where_its_output_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path, "tiny")
+    run = run_of(tmp_path, "tiny")
+    (tmp_path / "out" / "registry.json").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["evaluate", str(run), "--datasets", str(tmp_path / "datasets")]) == 0
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert stored(tmp_path)[0]["folder"] == f"tiny/{run.name}"
+
+
+def test_a_run_that_lies_by_itself_is_noted_in_the_list_that_was_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "archive", "20261125_100000_a")
+    alone = run.rename(tmp_path / run.name)
+    hook.register_run(alone, tmp_path / "out", lambda line: None)
+    assert stored(tmp_path)[0]["folder"] == f"../{alone.name}"
 
 
 def test_a_training_goes_on_where_the_registry_cannot_be_written(
