@@ -186,16 +186,6 @@ def resolve_run(output: Path, named: str) -> Run:
     Raises:
         UsageError: nothing, or more than one run, answers to the name.
     """
-    path = Path(named)
-    for folder in (path, *path.parents)[:4]:
-        if (folder / METADATA).is_file():
-            return Run(folder)
-    found = sorted(folder.parent for folder in output.glob(f"*/{named}*/{METADATA}"))
-    exact = [folder for folder in found if folder.name == named]
-    if len(exact or found) == 1:
-        return Run((exact or found)[0])
-    if not found:
-        raise UsageError(f"{named}: no such run under {output}; name a run id, its beginning, or a run folder")
-    raise UsageError(
-        f"{named}: matches {len(found)} runs ({', '.join(folder.name for folder in found[:4])}…); name more of it"
-    )
+    from training.registry.names import run_folder
+
+    return Run(run_folder(output, named))

@@ -33,7 +33,7 @@ class Registry:
         self.path = real_place(path)
         self.base = self.path.parent  # what paths in the registry are relative to
         self.file = RegistryFile(self.path, say)
-        self._output = str(output.resolve()) if output is not None else None
+        self.output = str(output.resolve()) if output is not None else None
         self._say = say
 
     def entries(self) -> list[Entry]:
@@ -51,7 +51,16 @@ class Registry:
             with suppress(DiskError):  # a look at somebody else's runs
                 self.file.write_back(known, fresh, _WRITE_BACK_SECONDS)
         found = [self._opened(entry, key in gone) for key, entry in content.entries.items()]
-        return sorted(found, key=lambda entry: (entry["timestamp"], entry["run_id"]), reverse=True)
+        return sorted(found, key=_age, reverse=True)
+
+    def stored(self) -> list[Entry]:
+        """The list as it was last written, without a look at the folders, newest first.
+
+        Raises:
+            DiskError: the registry is there and cannot be read.
+        """
+        found = [self._opened(entry, False) for entry in self.file.read().entries.values()]
+        return sorted(found, key=_age, reverse=True)
 
     def register(self, folder: Path, seconds: float = 60.0) -> Entry:
         """Put one run on the list as its folder shows it now; ``seconds`` is for how long to wait for other writers.
@@ -77,7 +86,7 @@ class Registry:
             DiskError: the registry cannot be written.
         """
         known = self.file.read()
-        places = {*self._known(known), *self._found()}
+        places = {*self._known(known), *self.folders()}
         fresh = Content()
         for folder in filter(is_run, sorted(places)):
             fresh.put(read_entry(Path(folder), self.base))
@@ -117,7 +126,7 @@ class Registry:
         stamps = {folder: stamp_of(folder) for folder in known}
         lost = {folder for folder, stamp in stamps.items() if not stamp and not is_there(folder)}
         changed = [folder for folder, stamp in stamps.items() if stamp != known[folder]["stamp"] and folder not in lost]
-        others = [folder for folder in self._found() if folder not in known]
+        others = [folder for folder in self.folders() if folder not in known]
         new = [folder for folder in others if name_of_folder(folder) not in content.left_out]
         unread = changed + [folder for folder in new if has_runs_name(folder) or is_run(folder)]
         return {key_of(known[folder]) for folder in lost}, unread
@@ -140,8 +149,9 @@ class Registry:
         """The entries by their folders."""
         return {self._place(entry): entry for entry in content.entries.values()}
 
-    def _found(self) -> list[str]:
-        return list(folders_under(self._output)) if self._output is not None else []
+    def folders(self) -> list[str]:
+        """What lies where the runs of ``output`` do, on the list or not."""
+        return list(folders_under(self.output)) if self.output is not None else []
 
     def _place(self, entry: Entry) -> str:
         return absolute(str(self.base), entry["folder"])
@@ -156,3 +166,7 @@ class Registry:
 def name_of_folder(folder: str) -> str:
     """``task/run id`` by where a folder lies."""
     return "/".join(folder.rsplit("/", 2)[-2:])
+
+
+def _age(entry: Entry) -> tuple[str, str]:
+    return entry["timestamp"], entry["run_id"]
