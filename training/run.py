@@ -6,8 +6,8 @@ continues it, whatever had ended it.
 
 from __future__ import annotations
 
-import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -102,16 +102,25 @@ def create_run(output: Path, task: str, run_name: str, config_yaml: str, metadat
     parent = output / task
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        building = parent / f".new-{os.getpid()}"
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir()
-        write_atomic(building / "config.yaml", config_yaml)
-        return _publish(building, parent, run_name, metadata)
+        with _building(parent) as building:
+            write_atomic(building / "config.yaml", config_yaml)
+            return _publish(building, parent, run_name, metadata)
     except OSError as error:
         raise DiskError(
             f"{parent}: the output folder cannot be written ({error.strerror or error}); mount it writable or name "
             "another with --output"
         ) from error
+
+
+@contextmanager
+def _building(parent: Path) -> Iterator[Path]:
+    """A new folder that nobody else has, not even a process with this one's number in another container."""
+    building = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+    try:
+        building.chmod(0o755)  # mkdtemp's are for their owner alone
+        yield building
+    finally:
+        shutil.rmtree(building, ignore_errors=True)  # where it did not get its name
 
 
 def _publish(building: Path, parent: Path, run_name: str, metadata: Mapping[str, Any]) -> Run:

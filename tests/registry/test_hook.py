@@ -152,3 +152,27 @@ def test_looking_at_runs_does_not_turn_a_worker_away(tmp_path: Path) -> None:
     with run.locked():
         run.event("started")
     assert run.events()[0]["event"] == "started"
+
+
+def test_a_run_that_another_container_makes_with_the_same_process_number_is_left_alone(tmp_path: Path) -> None:
+    from training.run import create_run
+
+    others = tmp_path / "tiny" / f".new-{os.getpid()}"
+    others.mkdir(parents=True)
+    (others / "config.yaml").write_text("task: tiny")
+    run = create_run(tmp_path, "tiny", "x", "", {})
+    assert (others / "config.yaml").read_text() == "task: tiny"
+    assert run.folder.stat().st_mode & 0o777 == 0o755
+    assert {path.name for path in (tmp_path / "tiny").iterdir()} == {others.name, run.run_id}
+
+
+def test_nothing_is_left_of_a_run_that_could_not_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training import run
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run, "write_atomic", full)
+    with pytest.raises(errors.DiskError, match="No space left"):
+        run.create_run(tmp_path, "tiny", "x", "", {})
+    assert list((tmp_path / "tiny").iterdir()) == []
