@@ -41,12 +41,12 @@ def test_only_finished_runs_on_real_data_are_ranked(registry: Registry) -> None:
     assert ids(ranked(entries, "rain", "val/loss", "min")) == [B]
 
 
-def test_of_equals_the_newest_is_first(tmp_path: Path) -> None:
+def test_of_equals_the_earliest_is_first(tmp_path: Path) -> None:
     for run_id in (A, B, C):
         make_run(tmp_path, run_id, metrics={"val/loss": 0.5})
     entries = Registry(tmp_path / "registry.json", tmp_path).entries()
     for mode in ("min", "max"):
-        assert ids(ranked(entries, "convlstm", "val/loss", mode)) == [C, B, A]
+        assert ids(ranked(entries, "convlstm", "val/loss", mode)) == [A, B, C]
 
 
 def test_a_run_whose_folder_is_gone_is_not_the_best(registry: Registry, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -39,6 +40,16 @@ def test_the_best_is_chosen_by_each_runs_own_validation_metric_and_never_among_s
     assert best(tmp_path)["20261103_100000_c"] == (4, 2)  # of two equal ones the earlier
     shutil.rmtree(tmp_path / "convlstm" / "20261103_100000_c")
     assert best(tmp_path)["20261110_100000_equal"] == (3, 2)
+
+
+def test_the_page_and_the_ranking_name_the_same_best_of_equals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for day in (3, 1, 2):
+        light(tmp_path, "convlstm", f"2026110{day}_100000_equal", 0.5)
+    assert best(tmp_path) == {"20261101_100000_equal": (3, 1)}
+    assert main(["runs", "best", "--output", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run_id"] == "20261101_100000_equal"
 
 
 def test_a_damaged_run_stands_there_and_hides_none(tmp_path: Path) -> None:
