@@ -76,6 +76,25 @@ def test_scores_that_were_not_registered_are_seen_by_the_next_look(tmp_path: Pat
     assert registry.entries()[0]["metrics"]["test/loss"] == 0.75
 
 
+def test_an_entry_of_an_earlier_version_is_read_anew(tmp_path: Path) -> None:
+    make_run(tmp_path, A)
+    registry_of(tmp_path).entries()
+    (entry,) = stored(tmp_path)
+    page = entry.pop("page")
+    (tmp_path / "registry.json").write_text(json.dumps({"format": 1, "left_out": [], "runs": [entry]}))
+    assert registry_of(tmp_path).entries()[0]["page"] == page
+    assert stored(tmp_path)[0]["page"] == page
+
+
+def test_a_run_at_work_shows_its_hours_so_far(tmp_path: Path) -> None:
+    run = make_run(tmp_path, A, state="running")
+    registry = registry_of(tmp_path)
+    with FileLock(run / ".lock"):
+        assert registry.entries()[0]["page"]["hours"] is None
+        (run / "usage.json").write_text('{"seconds": 7200, "cost": 0, "priced_seconds": 0}')
+        assert registry.entries()[0]["page"]["hours"] == 2
+
+
 def test_a_run_whose_worker_is_gone_is_killed(tmp_path: Path) -> None:
     run = make_run(tmp_path, A, state="running")
     registry = registry_of(tmp_path)

@@ -57,6 +57,11 @@ def is_entry(value: Any) -> bool:
     )
 
 
+def is_complete(entry: Entry) -> bool:
+    """Whether an entry has what this version keeps; one of an earlier version is read anew."""
+    return type(entry.get("page")) is dict
+
+
 def read_entry(folder: Path, base: Path) -> Entry:
     """The entry of the run in ``folder``, its paths relative to ``base``; never fails for what is in the folder.
 
@@ -91,11 +96,12 @@ def read_entry(folder: Path, base: Path) -> Entry:
 
 
 def with_progress(entry: Entry, folder: Path) -> Entry:
-    """``entry`` with the newest results of a run whose metadata are as they were."""
+    """``entry`` with the newest results and hours of a run whose metadata are as they were."""
     from training.reporting.run_folder import RunFolder
 
-    chosen = entry["selection"]
-    best = best_validation(RunFolder(folder), chosen.get("metric"), chosen.get("mode"))
+    run, chosen = RunFolder(folder), entry["selection"]
+    entry = {**entry, "page": _page(run)}
+    best = best_validation(run, chosen.get("metric"), chosen.get("mode"))
     if best is None or best["step"] == chosen.get("step"):
         return entry
     selection, metrics = of_validation(chosen["metric"], chosen["mode"], best)

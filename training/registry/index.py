@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backend.errors import DiskError, UsageError
 from training.registry.content import Content, name_of
-from training.registry.entry import Entry, Key, key_of, read_entry, with_progress
+from training.registry.entry import Entry, Key, is_complete, key_of, read_entry, with_progress
 from training.registry.folders import absolute, folders_under, has_runs_name, is_run, is_there, real_place, stamp_of
 from training.registry.lock import at_work
 from training.registry.store import RegistryFile
@@ -125,7 +125,8 @@ class Registry:
         known = self._known(content)
         stamps = {folder: stamp_of(folder) for folder in known}
         lost = {folder for folder, stamp in stamps.items() if not stamp and not is_there(folder)}
-        changed = [folder for folder, stamp in stamps.items() if stamp != known[folder]["stamp"] and folder not in lost]
+        stale = {folder for folder, entry in known.items() if stamps[folder] != entry["stamp"] or not is_complete(entry)}
+        changed = [folder for folder in known if folder in stale and folder not in lost]
         others = [folder for folder in self.folders() if folder not in known]
         new = [folder for folder in others if name_of_folder(folder) not in content.left_out]
         unread = changed + [folder for folder in new if has_runs_name(folder) or is_run(folder)]
