@@ -12,6 +12,7 @@ from tests.reporting.made_run import light, make_output
 from training.cli import main
 from training.reporting.index_page import write_index
 from training.reporting.run_index import index_rows
+from training.yaml_core import read_yaml, write_yaml
 
 
 def best(output: Path) -> dict[str, tuple[int, int]]:
@@ -50,6 +51,14 @@ def test_the_page_and_the_ranking_name_the_same_best_of_equals(
     assert best(tmp_path) == {"20261101_100000_equal": (3, 1)}
     assert main(["runs", "best", "--output", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["run_id"] == "20261101_100000_equal"
+
+
+def test_the_page_says_where_losses_differ(tmp_path: Path) -> None:
+    for day, weight in ((1, 0.5), (2, 0.5), (3, 0.1)):
+        run = light(tmp_path, "convlstm", f"2026110{day}_100000_x", day / 10)
+        write_yaml(run / "config.yaml", {**read_yaml(run / "config.yaml"), "loss": {"ssim_weight": weight}})
+    assert [row.best_losses for row in index_rows(tmp_path) if row.best_of] == [2]
+    assert "by 2 different losses, which do not compare" in write_index(tmp_path).read_text("utf-8")
 
 
 def test_a_damaged_run_stands_there_and_hides_none(tmp_path: Path) -> None:

@@ -125,7 +125,9 @@ class Registry:
         known = self._known(content)
         stamps = {folder: stamp_of(folder) for folder in known}
         lost = {folder for folder, stamp in stamps.items() if not stamp and not is_there(folder)}
-        stale = {folder for folder, entry in known.items() if stamps[folder] != entry["stamp"] or not is_complete(entry)}
+        stale = {
+            folder for folder, entry in known.items() if stamps[folder] != entry["stamp"] or not is_complete(entry)
+        }
         changed = [folder for folder in known if folder in stale and folder not in lost]
         others = [folder for folder in self.folders() if folder not in known]
         new = [folder for folder in others if name_of_folder(folder) not in content.left_out]

@@ -91,6 +91,12 @@ def datasets_of(entries: Sequence[Entry]) -> set[str | None]:
     return {entry["dataset_fingerprint"] for entry in entries}
 
 
+def losses_of(entries: Sequence[Entry], metric: str) -> set[str | None]:
+    """The losses that ``metric`` stands for in runs; none for a score, which compares in any case."""
+    is_loss = metric.partition("/")[2].split("_")[0] == "loss"
+    return {entry.get("loss_hash") for entry in entries} if is_loss else set()
+
+
 def unknown_metric(entries: Sequence[Entry], metric: str) -> str:
     """The line about a metric that no run has, with the nearest that one has."""
     known = sorted({name for entry in entries for name in entry["metrics"] if not name.startswith("test/")})

@@ -12,7 +12,7 @@ from typing import Any
 from training.registry.entry import BEST, Entry
 from training.registry.index import GONE, Registry
 from training.registry.place import registry_place
-from training.registry.ranking import MODES, datasets_of, in_order, may_be_best
+from training.registry.ranking import MODES, datasets_of, in_order, losses_of, may_be_best
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class RunRow:
     has_card: bool = False
     best_of: int = 0  # how many runs it is the best of; 0 for a run that is not the best
     best_over: int = 0  # on how many datasets those were validated
+    best_losses: int = 0  # how many losses its metric stands for in those; 0 where it is no loss
 
 
 def index_rows(output: Path) -> list[RunRow]:
@@ -72,7 +73,7 @@ def _row(place: Path, entry: Mapping[str, Any]) -> RunRow:
     )
 
 
-def _best(entries: Iterable[Entry]) -> dict[str, dict[str, int]]:
+def _best(entries: Iterable[Entry]) -> dict[str, dict[str, Any]]:
     """By its folder, what the best finished run of each task and metric beat; runs on the sample never count."""
     groups: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
     for entry in entries:
@@ -80,8 +81,9 @@ def _best(entries: Iterable[Entry]) -> dict[str, dict[str, int]]:
         if may_be_best(entry) and BEST in entry["metrics"] and chosen.get("mode") in MODES:
             groups[entry["task"], chosen["metric"], chosen["mode"]].append(entry)
     first = {key: in_order(group, BEST, key[2])[0]["folder"] for key, group in groups.items()}
-    return {first[key]: _beaten(group) for key, group in groups.items()}
+    return {first[key]: _beaten(group, key[1]) for key, group in groups.items()}
 
 
-def _beaten(group: Sequence[Entry]) -> dict[str, int]:
-    return {"best_of": len(group), "best_over": len(datasets_of(group))}
+def _beaten(group: Sequence[Entry], metric: str) -> dict[str, Any]:
+    losses = losses_of(group, metric)
+    return {"best_of": len(group), "best_over": len(datasets_of(group)), "best_losses": len(losses)}
