@@ -11,9 +11,9 @@ from training.data.prepared import prune
 from training.doctor.run import job_of, preflight
 from training.engine.interruption import StopRequest
 from training.heartbeat import beat
+from training.registry.names import run_folder
 from training.reporting.progress import Progress
 from training.requests import PredictRequest, PrepareRequest
-from training.run import resolve_run
 from training.settle import settle
 from training.work import Work
 
@@ -63,5 +63,5 @@ def predict(request: PredictRequest) -> None:
     from backend.predict import predict as forecast
 
     named = Path(request.run)
-    model = named if is_checkpoint(named) else resolve_run(request.output, request.run).folder
+    model = named if is_checkpoint(named) else run_folder(request.output, request.run)
     print(forecast(model, request.inputs, request.out))  # noqa: T201

@@ -18,10 +18,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from backend.errors import ConfigError, DiskError, UsageError
+from backend.errors import BadDataError, ConfigError, DiskError, UsageError
 from backend.files import write_atomic
 from training.clock import now_utc
 from training.files import JsonLines, read_json, read_json_lines, write_json
+from training.metadata_shape import what_is_wrong
 from training.yaml_core import read_yaml, write_yaml
 
 UNFINISHED = ("running", "interrupted", "failed", "diverged")
@@ -194,7 +195,12 @@ def resolve_run(output: Path, named: str) -> Run:
 
     Raises:
         UsageError: nothing, or more than one run, answers to the name.
+        BadDataError: its metadata are not what a run writes.
     """
     from training.registry.names import run_folder
 
-    return Run(run_folder(output, named))
+    run = Run(run_folder(output, named))
+    wrong = what_is_wrong(run.metadata)
+    if wrong is not None:
+        raise BadDataError(f"{run.path(METADATA)}: {wrong}; mend it, or bring the file back from a copy of the run")
+    return run

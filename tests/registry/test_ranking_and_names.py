@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from backend.errors import UsageError
+from backend.errors import BadDataError, UsageError
 from training.registry.entry import Entry
 from training.registry.index import Registry
 from training.registry.names import named_run
 from training.registry.ranking import own_metric, ranked
 from training.registry.selection import select, sort_by
 from training.run import resolve_run
+from training.yaml_core import read_yaml, write_yaml
 
 from .made import make_run
 
@@ -190,6 +191,25 @@ def test_a_registry_that_cannot_be_read_hides_no_folder(tmp_path: Path) -> None:
 def test_a_run_without_metadata_is_no_run_to_work_with(tmp_path: Path) -> None:
     (make_run(tmp_path, A) / "metadata.yaml").unlink()
     with pytest.raises(UsageError, match=r"metadata\.yaml is missing"):
+        resolve_run(tmp_path, A)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("dataset", "abc", "dataset is a text, expected a mapping"),
+        ("result", [1], "result is a list, expected a mapping"),
+        ("git", "x", "git is a text, expected a mapping"),
+        ("data", None, "data is null, expected a mapping"),
+        ("task", None, "task is null, expected a task's name"),
+        ("task", 3, "task is a number, expected a task's name"),
+    ],
+)
+def test_metadata_of_wrong_types_are_one_line(tmp_path: Path, name: str, value: object, told: str) -> None:
+    run = make_run(tmp_path, A, data={})
+    assert resolve_run(tmp_path, A).folder == run
+    write_yaml(run / "metadata.yaml", {**read_yaml(run / "metadata.yaml"), name: value})
+    with pytest.raises(BadDataError, match=rf"{A}/metadata\.yaml: {told}; mend it"):
         resolve_run(tmp_path, A)
 
 

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from backend.errors import BAD_DATA
 from tests.reporting.made_run import light, make_output
 from training.cli import main
+from training.metadata_shape import GROUPS
+from training.reporting import anew
 from training.reporting.index_page import write_index
+from training.reporting.report import render_report
+from training.reporting.run_folder import RunFolder
 from training.reporting.run_index import index_rows
 from training.yaml_core import read_yaml, write_yaml
 
@@ -105,6 +110,37 @@ def test_a_run_that_lies_elsewhere_gets_no_list_beside_it(made: Path, tmp_path: 
     assert main(["report", str(run), "--output", str(tmp_path / "out")]) == 0
     assert (run / "report.html").is_file()
     assert not list(tmp_path.rglob("index.html"))
+
+
+@pytest.mark.parametrize("wrong", ["abc", [1], None, 3])
+def test_metadata_of_wrong_types_cost_the_report_their_words_alone(made: Path, tmp_path: Path, wrong: object) -> None:
+    run = shutil.copytree(made, tmp_path / "convlstm" / made.name)
+    known = read_yaml(run / "metadata.yaml")
+    for name in (*GROUPS, "task", "state", "seed"):
+        write_yaml(run / "metadata.yaml", {**known, name: wrong})
+        assert render_report(RunFolder(run))
+    write_yaml(run / "metadata.yaml", dict.fromkeys(known, wrong))
+    assert main(["report", str(run), "--output", str(tmp_path)]) == 0
+
+
+def test_a_run_that_cannot_be_reported_keeps_none_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_output(tmp_path)
+    write = anew.write_report
+
+    def broken(folder: Path) -> Path:
+        if folder.name == "20261103_100000_c":
+            raise TypeError("of another kind")
+        return write(folder)
+
+    monkeypatch.setattr(anew, "write_report", broken)
+    assert main(["report", "--all", "--output", str(tmp_path)]) == BAD_DATA
+    assert len(list(tmp_path.glob("*/*/report.html"))) == 6
+    assert (tmp_path / "index.html").is_file()
+    told = capsys.readouterr().err
+    assert "1 of the runs could not be reported: 20261103_100000_c (TypeError('of another kind'))" in told
+    assert "Traceback" not in told
 
 
 def test_report_of_all_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
