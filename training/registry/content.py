@@ -101,11 +101,11 @@ def spliced(data: bytes, entry: Entry) -> bytes | None:
 
 def entry_in(data: bytes, key: Key) -> Entry | None:
     """The sound entry that ``data``, damaged or not, has of a run."""
-    rows = data.split(b"\n")
-    if _plain_head(rows) is not None:
-        first = _beginning(key)
-        data = next((line for line in rows if line.startswith(first)), b"")
-        return _salvaged(data).entries.get(key)
+    start = data.find(b"\n" + _beginning(key)) + 1
+    if start:
+        return _salvaged(data[start : data.find(b"\n", start)]).entries.get(key)
+    if _plain_head([data.partition(b"\n")[0], *data[-4:].split(b"\n")[-2:]]) is not None:
+        return None
     try:
         return parse(data).entries.get(key)
     except DamagedRegistryError as damage:

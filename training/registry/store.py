@@ -58,7 +58,7 @@ class RegistryFile:
         self,
         fresh: Sequence[Entry],
         seconds: float = _LOCK_SECONDS,
-        check: Callable[[Entry, Entry], None] = lambda stored, fresh: None,
+        check: Callable[[Entry, Entry], None] | None = None,
     ) -> None:
         """Add or replace entries; one or a few in a time that hardly depends on the others.
 
@@ -68,11 +68,12 @@ class RegistryFile:
             DiskError: it cannot be written, or others have held it for ``seconds``.
         """
         with self.locked(seconds):
-            data = self._bytes()
-            for entry in fresh:
-                stored = entry_in(data, key_of(entry))
-                if stored is not None:
-                    check(stored, entry)
+            if check is not None:
+                data = self._bytes()
+                pairs = ((entry_in(data, key_of(entry)), entry) for entry in fresh)
+                for stored, entry in pairs:
+                    if stored is not None:
+                        check(stored, entry)
             self._put(fresh)
 
     def write_back(self, known: Mapping[Key, Entry], fresh: Sequence[Entry], seconds: float = _LOCK_SECONDS) -> None:
