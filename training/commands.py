@@ -12,9 +12,10 @@ from training.doctor.run import job_of, preflight
 from training.engine.interruption import StopRequest
 from training.heartbeat import beat
 from training.publish import model_of
+from training.registry.names import run_folder
 from training.reporting.progress import Progress
 from training.requests import PredictRequest, PrepareRequest
-from training.run import resolve_run
+from training.run import Run
 from training.settle import settle
 from training.work import Work
 
@@ -64,5 +65,5 @@ def predict(request: PredictRequest) -> None:
     from backend.predict import predict as forecast
 
     named = Path(request.run)
-    model = named if is_checkpoint(named) else model_of(resolve_run(request.output, request.run), named)
+    model = named if is_checkpoint(named) else model_of(Run(run_folder(request.output, request.run)), named)
     print(forecast(model, request.inputs, request.out))  # noqa: T201

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from backend.errors import BadDataError
+from backend.errors import BadDataError, UsageError
 from backend.files import write_atomic
 from training.clock import now_utc
 from training.config import config_hash, dump_yaml, load_config, name_of_task
@@ -107,10 +107,18 @@ class ConfigManager:
         return file
 
     def save_metadata(self, path: Path | str | None = None) -> Path:
-        """Write what this is and what it would be trained with: hash, seed, overrides, versions, commit."""
+        """Write what this is and what it would be trained with: hash, seed, overrides, versions, commit.
+
+        Raises:
+            UsageError: no ``path`` is named, or it is there already: a run's own record is never replaced.
+        """
         from training.provenance import git_state, versions
 
+        if path is None:
+            raise UsageError(f"save_metadata: name a file; {self.run_dir / _METADATA} is for the run itself to write")
         file = self._file(path, _METADATA)
+        if file.exists():
+            raise UsageError(f"{file}: is there already, and a run's record is never replaced; name another file")
         write_yaml(
             file,
             {

@@ -6,8 +6,8 @@ continues it, whatever had ended it.
 
 from __future__ import annotations
 
-import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +18,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from backend.errors import ConfigError, DiskError, UsageError
+from backend.errors import BadDataError, ConfigError, DiskError, UsageError
 from backend.files import write_atomic
 from training.clock import now_utc
 from training.files import JsonLines, read_json, read_json_lines, write_json
+from training.metadata_shape import what_is_wrong
 from training.registry.lock import at_work
 from training.yaml_core import read_yaml, write_yaml
 
@@ -112,16 +113,25 @@ def create_run(output: Path, task: str, run_name: str, config_yaml: str, metadat
     parent = output / task
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        building = parent / f".new-{os.getpid()}"
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir()
-        write_atomic(building / "config.yaml", config_yaml)
-        return _publish(building, parent, run_name, metadata)
+        with _building(parent) as building:
+            write_atomic(building / "config.yaml", config_yaml)
+            return _publish(building, parent, run_name, metadata)
     except OSError as error:
         raise DiskError(
             f"{parent}: the output folder cannot be written ({error.strerror or error}); mount it writable or name "
             "another with --output"
         ) from error
+
+
+@contextmanager
+def _building(parent: Path) -> Iterator[Path]:
+    """A new folder that nobody else has, not even a process with this one's number in another container."""
+    building = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+    try:
+        building.chmod(0o755)  # mkdtemp's are for their owner alone
+        yield building
+    finally:
+        shutil.rmtree(building, ignore_errors=True)  # where it did not get its name
 
 
 def _publish(building: Path, parent: Path, run_name: str, metadata: Mapping[str, Any]) -> Run:
@@ -195,17 +205,12 @@ def resolve_run(output: Path, named: str) -> Run:
 
     Raises:
         UsageError: nothing, or more than one run, answers to the name.
+        BadDataError: its metadata are not what a run writes.
     """
-    path = Path(named)
-    for folder in (path, *path.parents)[:4]:
-        if (folder / METADATA).is_file():
-            return Run(folder)
-    found = sorted(folder.parent for folder in output.glob(f"*/{named}*/{METADATA}"))
-    exact = [folder for folder in found if folder.name == named]
-    if len(exact or found) == 1:
-        return Run((exact or found)[0])
-    if not found:
-        raise UsageError(f"{named}: no such run under {output}; name a run id, its beginning, or a run folder")
-    raise UsageError(
-        f"{named}: matches {len(found)} runs ({', '.join(folder.name for folder in found[:4])}…); name more of it"
-    )
+    from training.registry.names import run_folder
+
+    run = Run(run_folder(output, named))
+    wrong = what_is_wrong(run.metadata)
+    if wrong is not None:
+        raise BadDataError(f"{run.path(METADATA)}: {wrong}; mend it, or bring the file back from a copy of the run")
+    return run

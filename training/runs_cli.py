@@ -269,7 +269,8 @@ def _metric_and_mode(entries: list[Entry], task: str, metric: str | None, mode: 
 
 def _print_ranking(found: list[Entry], metric: str, mode: str, top: int) -> None:
     from training.registry.display import print_tables, runs_table
-    from training.registry.ranking import datasets_of
+    from training.registry.entry import BEST
+    from training.registry.ranking import datasets_of, losses_of
     from training.registry.tables import shown
 
     first = found[0]
@@ -278,6 +279,12 @@ def _print_ranking(found: list[Entry], metric: str, mode: str, top: int) -> None
         typer.echo(
             f"note: these runs were validated on {len(datasets_of(found))} different datasets or splits; --dataset "
             "compares like with like"
+        )
+    losses = losses_of(found, first["selection"]["metric"] if metric == BEST else metric)
+    if len(losses) > 1:
+        typer.echo(
+            f"note: these runs have {len(losses)} different losses (their settings of loss or its scale differ), so "
+            f"their {metric} does not compare; rank by a score with --metric and --mode"
         )
     value = shown(first["metrics"][metric])
     typer.echo(f"best of {len(found):,} by {metric} ({mode}): {first['run_id']} with {value}")

@@ -137,6 +137,21 @@ def test_what_is_saved_loads_into_the_same(trained: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("tiny")
+def test_a_runs_metadata_are_not_replaced(trained: Path, tmp_path: Path) -> None:
+    record = trained / "metadata.yaml"
+    before = record.read_bytes()
+    manager = ConfigManager(trained / "config.yaml")
+    with pytest.raises(UsageError, match="save_metadata: name a file"):
+        manager.save_metadata()
+    with pytest.raises(UsageError, match="is there already"):
+        manager.save_metadata(record)
+    assert record.read_bytes() == before
+    with pytest.raises(UsageError, match="name a file"):
+        ConfigManager(trained / "config.yaml", {"model.hidden": 5}, output_dir=tmp_path / "new").save_metadata()
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("tiny")
 def test_a_checkpoint_tells_its_config(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
     manager = ConfigManager(trained / "config.yaml")
     step = sorted((trained / "checkpoints").glob("step-*"))[-1]

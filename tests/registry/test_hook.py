@@ -14,7 +14,10 @@ from tests.runs import places, register_tiny, run_of, train
 from tests.tiny_task import TinyTask
 from training.cli import main
 from training.registry import hook
+from training.registry.folders import stamp_of
 from training.registry.index import Registry
+
+from .made import make_run
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +46,7 @@ def test_a_training_is_listed_from_its_start_to_its_end(tmp_path: Path, monkeypa
     run = run_of(tmp_path, "tiny")
     assert entry["run_id"] == run.name
     assert entry["metrics"].keys() >= {"best_val_metric", "val/mae", "test/mae"}
-    assert entry["stamp"].endswith(f":{(run / 'metadata.yaml').stat().st_size}")  # nothing was written after it
+    assert entry["stamp"] == stamp_of(str(run))  # nothing was written after it
     assert (tmp_path / "out" / entry["checkpoint_path"]).samefile(run / "best_model.pth")
 
 
@@ -81,6 +84,24 @@ def test_evaluating_again_brings_the_new_scores(tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text(lines)
     assert main(["evaluate", run.name, *places(tmp_path)]) == 0
     assert stored(tmp_path)[0]["metrics"].keys() >= {"best_val_metric", "val/mae", "test/mae"}
+
+
+def test_a_run_is_noted_where_its_output_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path, "tiny")
+    run = run_of(tmp_path, "tiny")
+    (tmp_path / "out" / "registry.json").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["evaluate", str(run), "--datasets", str(tmp_path / "datasets")]) == 0
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert stored(tmp_path)[0]["folder"] == f"tiny/{run.name}"
+
+
+def test_a_run_that_lies_by_itself_is_noted_in_the_list_that_was_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "archive", "20261125_100000_a")
+    alone = run.rename(tmp_path / run.name)
+    hook.register_run(alone, tmp_path / "out", lambda line: None)
+    assert stored(tmp_path)[0]["folder"] == f"../{alone.name}"
 
 
 def test_a_training_goes_on_where_the_registry_cannot_be_written(
@@ -131,3 +152,27 @@ def test_looking_at_runs_does_not_turn_a_worker_away(tmp_path: Path) -> None:
     with run.locked():
         run.event("started")
     assert run.events()[0]["event"] == "started"
+
+
+def test_a_run_that_another_container_makes_with_the_same_process_number_is_left_alone(tmp_path: Path) -> None:
+    from training.run import create_run
+
+    others = tmp_path / "tiny" / f".new-{os.getpid()}"
+    others.mkdir(parents=True)
+    (others / "config.yaml").write_text("task: tiny")
+    run = create_run(tmp_path, "tiny", "x", "", {})
+    assert (others / "config.yaml").read_text() == "task: tiny"
+    assert run.folder.stat().st_mode & 0o777 == 0o755
+    assert {path.name for path in (tmp_path / "tiny").iterdir()} == {others.name, run.run_id}
+
+
+def test_nothing_is_left_of_a_run_that_could_not_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training import run
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run, "write_atomic", full)
+    with pytest.raises(errors.DiskError, match="No space left"):
+        run.create_run(tmp_path, "tiny", "x", "", {})
+    assert list((tmp_path / "tiny").iterdir()) == []

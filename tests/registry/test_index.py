@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from training.registry import index
+from backend.errors import UsageError
+from training.registry import hook, index
 from training.registry.entry import Entry
 from training.registry.index import Registry
 from training.registry.lock import at_work
@@ -63,6 +64,35 @@ def test_what_changed_in_a_folder_is_seen(tmp_path: Path) -> None:
     write_metadata(run, state="finished", preset="later")
     (entry,) = registry.entries()
     assert (entry["state"], entry["metrics"]["val/loss"]) == ("finished", 0.25)
+
+
+def test_scores_that_were_not_registered_are_seen_by_the_next_look(tmp_path: Path) -> None:
+    run = make_run(tmp_path, A, metrics={"val/loss": 0.5})
+    registry = registry_of(tmp_path)
+    registry.entries()
+    write_evaluation(run, "val", {"val/loss": 0.25})
+    assert registry.entries()[0]["metrics"]["val/loss"] == 0.25
+    write_evaluation(run, "test", {"test/loss": 0.75})
+    assert registry.entries()[0]["metrics"]["test/loss"] == 0.75
+
+
+def test_an_entry_of_an_earlier_version_is_read_anew(tmp_path: Path) -> None:
+    make_run(tmp_path, A)
+    registry_of(tmp_path).entries()
+    (entry,) = stored(tmp_path)
+    page = entry.pop("page")
+    (tmp_path / "registry.json").write_text(json.dumps({"format": 1, "left_out": [], "runs": [entry]}))
+    assert registry_of(tmp_path).entries()[0]["page"] == page
+    assert stored(tmp_path)[0]["page"] == page
+
+
+def test_a_run_at_work_shows_its_hours_so_far(tmp_path: Path) -> None:
+    run = make_run(tmp_path, A, state="running")
+    registry = registry_of(tmp_path)
+    with FileLock(run / ".lock"):
+        assert registry.entries()[0]["page"]["hours"] is None
+        (run / "usage.json").write_text('{"seconds": 7200, "cost": 0, "priced_seconds": 0}')
+        assert registry.entries()[0]["page"]["hours"] == 2
 
 
 def test_a_run_whose_worker_is_gone_is_killed(tmp_path: Path) -> None:
@@ -145,6 +175,25 @@ def test_a_copy_of_a_run_is_not_taken_for_the_run(tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "backup" / A)
     for _ in range(2):
         assert [entry["folder"] for entry in registry.entries()] == [str(run)]
+
+
+def test_a_copy_does_not_take_the_place_of_the_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "out", A, metrics={"val/loss": 0.5})
+    registry = registry_of(tmp_path / "out")
+    registry.register(run)
+    copy = Path(shutil.copytree(run, tmp_path / "backup" / A))
+    before = (tmp_path / "out" / "registry.json").read_bytes()
+    for text in (before, json.dumps(json.loads(before), indent=1).encode()):  # as written, and as others may write it
+        (tmp_path / "out" / "registry.json").write_bytes(text)
+        with pytest.raises(UsageError, match=f"a copy of {run}, which is the run on the list"):
+            registry.register(copy)
+        assert [entry["folder"] for entry in registry.entries()] == [str(run)]
+    said: list[str] = []
+    hook.register_run(copy, tmp_path / "out", said.append)
+    assert len(said) == 1
+    assert f"{copy}: a copy of {run}" in said[0]
+    shutil.rmtree(run)
+    assert registry.register(copy)["folder"] == str(copy)
 
 
 def test_two_tasks_may_have_runs_of_one_name(tmp_path: Path) -> None:
@@ -317,6 +366,63 @@ def test_what_is_registered_during_a_rebuilding_is_kept(tmp_path: Path, monkeypa
     monkeypatch.setattr(index, "read_entry", meanwhile)
     registry.rebuild()
     assert {entry["run_id"] for entry in stored(tmp_path)} == {A, B}
+
+
+@pytest.fixture
+def between(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Has something done after the next folder was read and before that is written."""
+    read = index.read_entry
+
+    def arrange(act: Callable[[], object]) -> None:
+        def reading(folder: Path, base: Path) -> Entry:
+            monkeypatch.setattr(index, "read_entry", read)
+            entry = read(folder, base)
+            act()
+            return entry
+
+        monkeypatch.setattr(index, "read_entry", reading)
+
+    return arrange
+
+
+Between = Callable[[Callable[[], object]], None]
+
+
+def test_a_look_does_not_undo_what_was_written_meanwhile(tmp_path: Path, between: Between) -> None:
+    run = make_run(tmp_path, A, metrics={"val/loss": 0.5})
+    make_run(tmp_path, B)
+    registry_of(tmp_path).entries()
+
+    def score() -> None:
+        write_evaluation(run, "val", {"val/loss": 0.25})
+        registry_of(tmp_path).register(run)
+
+    os.utime(run / "metadata.yaml")
+    between(score)
+    registry_of(tmp_path).entries()
+    assert {entry["metrics"].get("val/loss") for entry in stored(tmp_path) if entry["run_id"] == A} == {0.25}
+
+
+def test_a_look_does_not_bring_back_what_was_left_out_meanwhile(tmp_path: Path, between: Between) -> None:
+    run = make_run(tmp_path, A)
+    registry_of(tmp_path).entries()
+    os.utime(run / "metadata.yaml")
+    between(lambda: registry_of(tmp_path).file.remove([("convlstm", A)], leave_out=True))
+    registry_of(tmp_path).entries()
+    assert registry_of(tmp_path).entries() == []
+
+
+@pytest.mark.parametrize("leave_out", [True, False])
+def test_a_rebuilding_does_not_bring_back_what_was_removed_meanwhile(
+    tmp_path: Path, between: Between, leave_out: bool
+) -> None:
+    make_run(tmp_path, A)
+    make_run(tmp_path, B)
+    registry_of(tmp_path).entries()
+    between(lambda: registry_of(tmp_path).file.remove([("convlstm", A)], leave_out=leave_out))
+    registry_of(tmp_path).rebuild()
+    assert [entry["run_id"] for entry in stored(tmp_path)] == [B]
+    assert [entry["run_id"] for entry in registry_of(tmp_path).entries()] == ([B] if leave_out else [B, A])
 
 
 def test_a_run_that_was_left_out_stays_out_until_it_is_worked_on(tmp_path: Path) -> None:

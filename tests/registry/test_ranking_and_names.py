@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from backend.errors import UsageError
+from backend.errors import BadDataError, UsageError
 from training.registry.entry import Entry
 from training.registry.index import Registry
 from training.registry.names import named_run
 from training.registry.ranking import own_metric, ranked
 from training.registry.selection import select, sort_by
+from training.run import resolve_run
+from training.yaml_core import read_yaml, write_yaml
 
 from .made import make_run
 
@@ -39,12 +42,12 @@ def test_only_finished_runs_on_real_data_are_ranked(registry: Registry) -> None:
     assert ids(ranked(entries, "rain", "val/loss", "min")) == [B]
 
 
-def test_of_equals_the_newest_is_first(tmp_path: Path) -> None:
+def test_of_equals_the_earliest_is_first(tmp_path: Path) -> None:
     for run_id in (A, B, C):
         make_run(tmp_path, run_id, metrics={"val/loss": 0.5})
     entries = Registry(tmp_path / "registry.json", tmp_path).entries()
     for mode in ("min", "max"):
-        assert ids(ranked(entries, "convlstm", "val/loss", mode)) == [C, B, A]
+        assert ids(ranked(entries, "convlstm", "val/loss", mode)) == [A, B, C]
 
 
 def test_a_run_whose_folder_is_gone_is_not_the_best(registry: Registry, tmp_path: Path) -> None:
@@ -140,10 +143,74 @@ def test_what_is_ambiguous_or_unknown_is_one_line(registry: Registry, tmp_path: 
     with pytest.raises(UsageError, match=f"matches 2 runs .*video/{A}"):
         named_run(registry, entries, A)
     assert named_run(registry, entries, f"video/{A}")["task"] == "video"
-    with pytest.raises(UsageError, match=f"2025: no such run in .*the newest is {E}"):
+    with pytest.raises(UsageError, match=f"2025: no such run under .*the newest is {E}"):
         named_run(registry, entries, "2025")
     with pytest.raises(UsageError, match="no such run"):
         named_run(registry, [], "")
+
+
+@pytest.mark.parametrize("name", ["", "**", "**x", "[", "tiny/", "/", "x" * 5000, "a\0b", "*/*"])
+def test_names_of_no_run_are_one_line(registry: Registry, tmp_path: Path, name: str) -> None:
+    for look in (lambda: resolve_run(tmp_path, name), lambda: named_run(registry, registry.entries(), name)):
+        with pytest.raises(UsageError, match="no such run") as caught:
+            look()
+        assert "\n" not in str(caught.value)
+
+
+def test_every_command_finds_the_runs_that_the_list_has(registry: Registry, tmp_path: Path) -> None:
+    folder = tmp_path / "convlstm" / A
+    (folder / "checkpoints").mkdir()
+    names = [A, A[:-1], f"convlstm/{A}", f"convlstm/{A[:-1]}", str(folder), str(folder / "checkpoints")]
+    assert [resolve_run(tmp_path, name).folder for name in names] == [folder] * len(names)
+    elsewhere = make_run(tmp_path / "other", "20251125_100000_x")
+    registry.register(elsewhere)
+    for name in ("20251125", "convlstm/20251125_100000_x"):
+        assert resolve_run(tmp_path, name).folder == elsewhere
+    shutil.rmtree(elsewhere)
+    with pytest.raises(UsageError, match=r"20251125: its folder .* is gone"):
+        resolve_run(tmp_path, "20251125")
+    assert named_run(registry, registry.entries(), "20251125")["state"] == "gone"
+
+
+def test_a_copy_is_named_by_its_folder_alone(registry: Registry, tmp_path: Path) -> None:
+    run, copy = tmp_path / "convlstm" / A, tmp_path / "backup" / A
+    registry.entries()
+    shutil.copytree(run, copy)
+    assert resolve_run(tmp_path, A).folder == run
+    assert resolve_run(tmp_path, f"backup/{A}").folder == copy
+    assert named_run(registry, registry.entries(), A)["folder"] == str(run)
+    assert named_run(registry, registry.entries(), f"backup/{A}")["folder"] == str(copy)
+
+
+def test_a_registry_that_cannot_be_read_hides_no_folder(tmp_path: Path) -> None:
+    run = make_run(tmp_path, A)
+    (tmp_path / "registry.json").mkdir()
+    assert resolve_run(tmp_path, A).folder == run
+
+
+def test_a_run_without_metadata_is_no_run_to_work_with(tmp_path: Path) -> None:
+    (make_run(tmp_path, A) / "metadata.yaml").unlink()
+    with pytest.raises(UsageError, match=r"metadata\.yaml is missing"):
+        resolve_run(tmp_path, A)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("dataset", "abc", "dataset is a text, expected a mapping"),
+        ("result", [1], "result is a list, expected a mapping"),
+        ("git", "x", "git is a text, expected a mapping"),
+        ("data", None, "data is null, expected a mapping"),
+        ("task", None, "task is null, expected a task's name"),
+        ("task", 3, "task is a number, expected a task's name"),
+    ],
+)
+def test_metadata_of_wrong_types_are_one_line(tmp_path: Path, name: str, value: object, told: str) -> None:
+    run = make_run(tmp_path, A, data={})
+    assert resolve_run(tmp_path, A).folder == run
+    write_yaml(run / "metadata.yaml", {**read_yaml(run / "metadata.yaml"), name: value})
+    with pytest.raises(BadDataError, match=rf"{A}/metadata\.yaml: {told}; mend it"):
+        resolve_run(tmp_path, A)
 
 
 def test_a_folder_that_is_not_on_the_list_is_looked_at(registry: Registry, tmp_path: Path) -> None:

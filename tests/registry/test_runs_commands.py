@@ -128,6 +128,19 @@ def test_best_says_where_datasets_differ(runs: Run, output: Path) -> None:
     assert "note:" not in runs("best", "--dataset", "dd")[1]
 
 
+@pytest.mark.parametrize("config", [{"loss": {"ssim_weight": 0.1}}, {"data": {"max_dbz": 80.0}}])
+def test_best_and_compare_say_where_losses_differ(runs: Run, output: Path, config: dict[str, object]) -> None:
+    other = "20261126_000000_d"
+    make_run(output, other, metrics={"val/loss": 0.01, "val/csi_30": 0.1}, config=config)
+    assert "these runs have 2 different losses" in runs("best")[1]
+    by_name = ("best", "--metric", "best_val_metric", "--mode", "min")
+    assert "these runs have 2 different losses" in runs(*by_name)[1]
+    assert "note:" not in runs("best", "--metric", "val/csi_30", "--mode", "max")[1]
+    assert "their losses do not compare" in runs("compare", A, other)[1]
+    assert "do not compare" not in runs("compare", A, other, "--metric", "val/csi_30")[1]
+    assert "do not compare" not in runs("compare", A, B)[1]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

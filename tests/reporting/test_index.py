@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from backend.errors import BAD_DATA
 from tests.reporting.made_run import light, make_output
 from training.cli import main
+from training.metadata_shape import GROUPS
+from training.reporting import anew
 from training.reporting.index_page import write_index
+from training.reporting.report import render_report
+from training.reporting.run_folder import RunFolder
 from training.reporting.run_index import index_rows
+from training.yaml_core import read_yaml, write_yaml
 
 
 def best(output: Path) -> dict[str, tuple[int, int]]:
@@ -39,6 +46,24 @@ def test_the_best_is_chosen_by_each_runs_own_validation_metric_and_never_among_s
     assert best(tmp_path)["20261103_100000_c"] == (4, 2)  # of two equal ones the earlier
     shutil.rmtree(tmp_path / "convlstm" / "20261103_100000_c")
     assert best(tmp_path)["20261110_100000_equal"] == (3, 2)
+
+
+def test_the_page_and_the_ranking_name_the_same_best_of_equals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for day in (3, 1, 2):
+        light(tmp_path, "convlstm", f"2026110{day}_100000_equal", 0.5)
+    assert best(tmp_path) == {"20261101_100000_equal": (3, 1)}
+    assert main(["runs", "best", "--output", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run_id"] == "20261101_100000_equal"
+
+
+def test_the_page_says_where_losses_differ(tmp_path: Path) -> None:
+    for day, weight in ((1, 0.5), (2, 0.5), (3, 0.1)):
+        run = light(tmp_path, "convlstm", f"2026110{day}_100000_x", day / 10)
+        write_yaml(run / "config.yaml", {**read_yaml(run / "config.yaml"), "loss": {"ssim_weight": weight}})
+    assert [row.best_losses for row in index_rows(tmp_path) if row.best_of] == [2]
+    assert "by 2 different losses, which do not compare" in write_index(tmp_path).read_text("utf-8")
 
 
 def test_a_damaged_run_stands_there_and_hides_none(tmp_path: Path) -> None:
@@ -85,6 +110,37 @@ def test_a_run_that_lies_elsewhere_gets_no_list_beside_it(made: Path, tmp_path: 
     assert main(["report", str(run), "--output", str(tmp_path / "out")]) == 0
     assert (run / "report.html").is_file()
     assert not list(tmp_path.rglob("index.html"))
+
+
+@pytest.mark.parametrize("wrong", ["abc", [1], None, 3])
+def test_metadata_of_wrong_types_cost_the_report_their_words_alone(made: Path, tmp_path: Path, wrong: object) -> None:
+    run = shutil.copytree(made, tmp_path / "convlstm" / made.name)
+    known = read_yaml(run / "metadata.yaml")
+    for name in (*GROUPS, "task", "state", "seed"):
+        write_yaml(run / "metadata.yaml", {**known, name: wrong})
+        assert render_report(RunFolder(run))
+    write_yaml(run / "metadata.yaml", dict.fromkeys(known, wrong))
+    assert main(["report", str(run), "--output", str(tmp_path)]) == 0
+
+
+def test_a_run_that_cannot_be_reported_keeps_none_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_output(tmp_path)
+    write = anew.write_report
+
+    def broken(folder: Path) -> Path:
+        if folder.name == "20261103_100000_c":
+            raise TypeError("of another kind")
+        return write(folder)
+
+    monkeypatch.setattr(anew, "write_report", broken)
+    assert main(["report", "--all", "--output", str(tmp_path)]) == BAD_DATA
+    assert len(list(tmp_path.glob("*/*/report.html"))) == 6
+    assert (tmp_path / "index.html").is_file()
+    told = capsys.readouterr().err
+    assert "1 of the runs could not be reported: 20261103_100000_c (TypeError('of another kind'))" in told
+    assert "Traceback" not in told
 
 
 def test_report_of_all_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

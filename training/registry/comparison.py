@@ -9,7 +9,7 @@ from typing import Any
 
 from backend.errors import UsageError
 from training.registry.entry import BEST, Entry
-from training.registry.ranking import datasets_of, unknown_metric
+from training.registry.ranking import datasets_of, losses_of, unknown_metric
 from training.registry.results import all_metrics, mapping
 
 Row = tuple[str, list[Any]]  # a name, and a value of each run; None where a run has none
@@ -57,7 +57,7 @@ def compare(entries: Sequence[Entry], metrics: Sequence[str] = (), *, every_metr
         facts=[*((name, [entry[name] for entry in entries]) for name in _FACTS), *_origins(entries)],
         settings=_differences([_settings(Path(entry["folder"])) for entry in entries]),
         metrics=[(name, [one.get(name) for one in found]) for name in shown],
-        notes=_notes(entries),
+        notes=_notes(entries, shown),
     )
 
 
@@ -97,12 +97,14 @@ def _differences(settings: Sequence[Mapping[str, Any]]) -> list[Row]:
     ]
 
 
-def _notes(entries: Sequence[Entry]) -> list[str]:
+def _notes(entries: Sequence[Entry], metrics: Sequence[str]) -> list[str]:
     notes = []
     if len({entry["task"] for entry in entries}) > 1:
         notes.append("these runs are of different tasks")
     elif len(datasets_of(entries)) > 1:
         notes.append("these runs were scored on different datasets or splits, so their numbers do not compare")
+    if len({entry["task"] for entry in entries}) == 1 and any(len(losses_of(entries, name)) > 1 for name in metrics):
+        notes.append("these runs differ in what the loss measures, so their losses do not compare")
     samples = [entry["run_id"] for entry in entries if entry["is_sample"]]
     if samples:
         notes.append(f"on the built-in sample, which says nothing about your data: {', '.join(samples)}")

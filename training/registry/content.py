@@ -85,12 +85,8 @@ def parse(data: bytes) -> Content:
 def spliced(data: bytes, entry: Entry) -> bytes | None:
     """``data`` with one entry put in; None where it has not the form that `render` gives or leaves the run out."""
     rows = data.split(b"\n")
-    try:
-        head = json.loads(rows[0] + _TAIL)
-    except ValueError:
-        return None
-    is_plain = isinstance(head, dict) and head.get("format") == FORMAT and head.get("runs") == []
-    if not is_plain or rows[-2:] != [b"]}", b""] or head.get("left_out"):
+    head = _plain_head(rows)
+    if head is None or head.get("left_out"):
         return None
     first, row = _beginning(key_of(entry)), _row(entry).encode()
     old = next((at for at, line in enumerate(rows) if line.startswith(first)), None)
@@ -101,6 +97,29 @@ def spliced(data: bytes, entry: Entry) -> bytes | None:
             rows[-3] += b","
         rows.insert(-2, row)
     return b"\n".join(rows)
+
+
+def entry_in(data: bytes, key: Key) -> Entry | None:
+    """The sound entry that ``data``, damaged or not, has of a run."""
+    start = data.find(b"\n" + _beginning(key)) + 1
+    if start:
+        return _salvaged(data[start : data.find(b"\n", start)]).entries.get(key)
+    if _plain_head([data.partition(b"\n")[0], *data[-4:].split(b"\n")[-2:]]) is not None:
+        return None
+    try:
+        return parse(data).entries.get(key)
+    except DamagedRegistryError as damage:
+        return damage.content.entries.get(key)
+
+
+def _plain_head(rows: list[bytes]) -> dict[str, Any] | None:
+    """The first line as an object without runs; None where the lines are not of the form that `render` gives."""
+    try:
+        head = json.loads(rows[0] + _TAIL)
+    except ValueError:
+        return None
+    is_plain = isinstance(head, dict) and head.get("format") == FORMAT and head.get("runs") == []
+    return head if is_plain and rows[-2:] == [b"]}", b""] else None
 
 
 def _loads(data: bytes) -> Any:

@@ -9,6 +9,7 @@ An entry is a dict of JSON values:
 * what came out: ``metrics`` (``val/…``, ``test/…`` and, as ``best_val_metric``, the one that chose the best checkpoint)
   and ``selection`` (that metric's real name, ``mode``, value, step, and on how many items)
 * where it is: ``folder`` and ``checkpoint_path`` (None before there is one), relative to the registry's folder
+* ``loss_hash``: of the settings that say what the loss measures; losses compare only where it is the same
 * ``page``: what only the page of all runs shows, such as the verdict against the baseline
 * ``metadata``: versions, commit, seed, device; ``stamp``: by which a change of the folder is seen
 """
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.clock import now_utc
 from training.registry.folders import METADATA, STARTED, stamp_of
-from training.registry.results import best_validation, mapping, of_validation, results_of, text
+from training.registry.results import best_validation, loss_hash, mapping, of_validation, results_of, text
 
 if TYPE_CHECKING:
     from training.reporting.run_folder import RunFolder
@@ -57,6 +58,11 @@ def is_entry(value: Any) -> bool:
     )
 
 
+def is_complete(entry: Entry) -> bool:
+    """Whether an entry has what this version keeps; one of an earlier version is read anew."""
+    return type(entry.get("page")) is dict and "loss_hash" in entry
+
+
 def read_entry(folder: Path, base: Path) -> Entry:
     """The entry of the run in ``folder``, its paths relative to ``base``; never fails for what is in the folder.
 
@@ -81,6 +87,7 @@ def read_entry(folder: Path, base: Path) -> Entry:
         "folder": _relative(folder, base),
         "checkpoint_path": _checkpoint(folder, base),
         "metadata": _origins(metadata),
+        "loss_hash": loss_hash(run.config),
         "page": _page(run),
         "stamp": stamp,
     }
@@ -91,11 +98,12 @@ def read_entry(folder: Path, base: Path) -> Entry:
 
 
 def with_progress(entry: Entry, folder: Path) -> Entry:
-    """``entry`` with the newest results of a run whose metadata are as they were."""
+    """``entry`` with the newest results and hours of a run whose metadata are as they were."""
     from training.reporting.run_folder import RunFolder
 
-    chosen = entry["selection"]
-    best = best_validation(RunFolder(folder), chosen.get("metric"), chosen.get("mode"))
+    run, chosen = RunFolder(folder), entry["selection"]
+    entry = {**entry, "page": _page(run)}
+    best = best_validation(run, chosen.get("metric"), chosen.get("mode"))
     if best is None or best["step"] == chosen.get("step"):
         return entry
     selection, metrics = of_validation(chosen["metric"], chosen["mode"], best)

@@ -14,12 +14,20 @@ STARTED = re.compile(r"(\d{8}_\d{6})_")  # how a run's folder begins
 
 
 def stamp_of(folder: str) -> str:
-    """What changes when the run's metadata do; empty where there are none."""
+    """What changes when the run's metadata or its own scores do; empty where it has no metadata."""
     try:
         found = os.stat(f"{folder}/{METADATA}")
     except OSError:
         return ""
-    return f"{found.st_mtime_ns}:{found.st_size}"
+    return f"{found.st_mtime_ns}:{found.st_size}:{_scored(folder, 'val')}:{_scored(folder, 'test')}"
+
+
+def _scored(folder: str, split: str) -> int:
+    """When a split was evaluated; 0 for never."""
+    try:
+        return os.stat(f"{folder}/evaluations/{split}/metrics.json").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def is_there(folder: str) -> bool:

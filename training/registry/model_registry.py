@@ -100,7 +100,7 @@ class ModelRegistry:
         """Put a run on the list, wherever its folder lies; one that is there already is read anew.
 
         Raises:
-            UsageError: it is no run's folder.
+            UsageError: it is no run's folder, or a copy of a run that is on the list and lies elsewhere.
             DiskError: the registry cannot be written.
         """
         folder = Path(run_folder)

@@ -13,7 +13,7 @@ MODES = ("min", "max")
 
 
 def ranked(entries: Sequence[Entry], task: str, metric: str, mode: str) -> list[Entry]:
-    """The finished runs of ``task`` (or sub-task) that have ``metric``, best first; of equals the newest first.
+    """The finished runs of ``task`` (or sub-task) that have ``metric``, best first; of equals the earliest first.
 
     Each has the metric's value in ``metrics``. Runs on the built-in sample are left out, and those whose folders are
     gone.
@@ -32,8 +32,13 @@ def ranked(entries: Sequence[Entry], task: str, metric: str, mode: str) -> list[
     scored = [entry for entry in (_with(entry, metric) for entry in candidates) if metric in entry["metrics"]]
     if not scored:
         raise UsageError(unknown_metric(candidates, metric))
-    newest_first = sorted(scored, key=lambda entry: (entry["timestamp"], entry["run_id"]), reverse=True)
-    return sorted(newest_first, key=lambda entry: entry["metrics"][metric], reverse=mode == "max")
+    return in_order(scored, metric, mode)
+
+
+def in_order(entries: Sequence[Entry], metric: str, mode: str) -> list[Entry]:
+    """Runs that have ``metric``, best first; of equals the earliest, which the later ones did not beat."""
+    earliest_first = sorted(entries, key=lambda entry: (entry["timestamp"], entry["run_id"]))
+    return sorted(earliest_first, key=lambda entry: entry["metrics"][metric], reverse=mode == "max")
 
 
 def only_task(entries: Sequence[Entry]) -> str:
@@ -84,6 +89,12 @@ def own_metric(entries: Sequence[Entry], task: str) -> tuple[str, str]:
 def datasets_of(entries: Sequence[Entry]) -> set[str | None]:
     """The datasets that runs were validated on."""
     return {entry["dataset_fingerprint"] for entry in entries}
+
+
+def losses_of(entries: Sequence[Entry], metric: str) -> set[str | None]:
+    """The losses that ``metric`` stands for in runs; none for a score, which compares in any case."""
+    is_loss = metric.partition("/")[2].split("_")[0] == "loss"
+    return {entry.get("loss_hash") for entry in entries} if is_loss else set()
 
 
 def unknown_metric(entries: Sequence[Entry], metric: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 if TYPE_CHECKING:
     from training.reporting.run_folder import RunFolder
 
+_OF_THE_SCALE = ("min_dbz", "max_dbz")  # in the section `data`: the loss is of values between these
 MANY_METRICS = 64  # of one split; of more the registry keeps the headlines, the run's folder has them all
 
 
@@ -57,6 +59,18 @@ def best_validation(run: RunFolder, metric: str | None, mode: str | None) -> dic
     found = [record for record in validations if is_number(mapping(record.get("metrics")).get(metric))]
     pick = min if mode == "min" else max
     return pick(found, key=lambda record: record["metrics"][metric]) if found else None
+
+
+def loss_hash(config: Mapping[str, Any]) -> str | None:
+    """Of the settings that say what the loss measures: its own, and the range that data are normalised to.
+
+    None where the configuration cannot be read.
+    """
+    if not config:
+        return None
+    data = mapping(config.get("data"))
+    settings = {"loss": config.get("loss"), "data": {name: data[name] for name in _OF_THE_SCALE if name in data}}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def headlines(metrics: Mapping[str, float], wanted: set[str]) -> dict[str, float]:

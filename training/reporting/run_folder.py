@@ -11,6 +11,7 @@ from typing import Any
 
 from backend.errors import UsageError
 from training.files import read_json
+from training.metadata_shape import without_wrong
 from training.yaml_core import read_yaml
 
 Record = dict[str, Any]
@@ -29,8 +30,8 @@ class RunFolder:
 
     @cached_property
     def metadata(self) -> Record:
-        """Identity, dataset, audit, versions, result."""
-        return _or_empty(read_yaml, self.path / "metadata.yaml")
+        """Identity, dataset, audit, versions, result; parts that are not of their type are left out."""
+        return without_wrong(_or_empty(read_yaml, self.path / "metadata.yaml"))
 
     @cached_property
     def card(self) -> Record:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from training.registry.entry import BEST, Entry
 from training.registry.index import GONE, Registry
 from training.registry.place import registry_place
+from training.registry.ranking import MODES, datasets_of, in_order, losses_of, may_be_best
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class RunRow:
     has_card: bool = False
     best_of: int = 0  # how many runs it is the best of; 0 for a run that is not the best
     best_over: int = 0  # on how many datasets those were validated
+    best_losses: int = 0  # how many losses its metric stands for in those; 0 where it is no loss
 
 
 def index_rows(output: Path) -> list[RunRow]:
@@ -46,8 +49,10 @@ def index_rows(output: Path) -> list[RunRow]:
     registry = Registry(registry_place(output, os.environ), output)
     place = output.resolve()
     found = [entry for entry in registry.entries() if entry["state"] != GONE]
-    rows = [_row(place, entry) for entry in found if Path(entry["folder"]).is_relative_to(place)]
-    return sorted(_with_best(rows), key=lambda row: (row.run_id, row.task), reverse=True)
+    entries = [entry for entry in found if Path(entry["folder"]).is_relative_to(place)]
+    best = _best(entries)
+    rows = [replace(_row(place, entry), **best.get(entry["folder"], {})) for entry in entries]
+    return sorted(rows, key=lambda row: (row.run_id, row.task), reverse=True)
 
 
 def _row(place: Path, entry: Mapping[str, Any]) -> RunRow:
@@ -68,24 +73,17 @@ def _row(place: Path, entry: Mapping[str, Any]) -> RunRow:
     )
 
 
-def _with_best(rows: Iterable[RunRow]) -> Iterator[RunRow]:
-    """Mark the best finished run of each task and metric, by what was validated; runs on the sample never count."""
-    rows = list(rows)
-    groups: dict[tuple[str, str, str], list[RunRow]] = defaultdict(list)
-    for row in rows:
-        if _counts(row):
-            groups[row.task, row.metric, row.mode].append(row)
-    best = {_best(group).folder: group for group in groups.values()}
-    for row in rows:
-        group = best.get(row.folder)
-        yield replace(row, best_of=len(group), best_over=len({one.data for one in group})) if group else row
+def _best(entries: Iterable[Entry]) -> dict[str, dict[str, Any]]:
+    """By its folder, what the best finished run of each task and metric beat; runs on the sample never count."""
+    groups: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        chosen = entry["selection"]
+        if may_be_best(entry) and BEST in entry["metrics"] and chosen.get("mode") in MODES:
+            groups[entry["task"], chosen["metric"], chosen["mode"]].append(entry)
+    first = {key: in_order(group, BEST, key[2])[0]["folder"] for key, group in groups.items()}
+    return {first[key]: _beaten(group, key[1]) for key, group in groups.items()}
 
 
-def _counts(row: RunRow) -> bool:
-    return row.state == "finished" and not row.is_sample and row.value is not None and row.mode in ("min", "max")
-
-
-def _best(group: Sequence[RunRow]) -> RunRow:
-    """The best value; of equal ones the earliest run's."""
-    sign = 1 if group[0].mode == "min" else -1
-    return min(group, key=lambda row: (sign * (row.value or 0.0), row.run_id))
+def _beaten(group: Sequence[Entry], metric: str) -> dict[str, Any]:
+    losses = losses_of(group, metric)
+    return {"best_of": len(group), "best_over": len(datasets_of(group)), "best_losses": len(losses)}
