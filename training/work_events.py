@@ -29,3 +29,10 @@ def of_workers(events: Sequence[Event]) -> list[list[Event]]:
 def last_sign(events: Sequence[Event]) -> str:
     """When a worker last left an event; empty where none did."""
     return max((str(event.get("time", "")) for group in of_workers(events) for event in group), default="")
+
+
+def came_to_report(events: Sequence[Event]) -> bool:
+    """Whether the last process trained and scored to the end, and has not said since how it ended."""
+    own = next(reversed(of_workers(events)), [])
+    at_report = any(event.get("event") == "stage" and event.get("stage") == "report" for event in own)
+    return at_report and own[-1].get("event") not in ENDS

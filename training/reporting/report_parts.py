@@ -12,6 +12,7 @@ from training.goals import judge
 from training.reporting.run_folder import RunFolder
 from training.reporting.units import moment
 from training.shown import without_secrets
+from training.work_events import came_to_report
 
 _FILES = {
     "config.yaml": "every setting; give it to --config to repeat the run",
@@ -72,9 +73,9 @@ def _selection(asked: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, 
 
 
 def _state(run: RunFolder) -> str:
-    """The report is written just before the run is called finished: a scored test split is the end of training."""
+    """The report is written just before the run is called finished: its stage is the end of training."""
     state = str(run.metadata.get("state", "unknown"))
-    return "finished" if state == "running" and "test" in run.evaluations else state
+    return "finished" if state == "running" and came_to_report(run.events) else state
 
 
 def _device(device: Mapping[str, Any]) -> str:

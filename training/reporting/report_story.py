@@ -12,7 +12,7 @@ from typing import Any
 from training.reporting.run_folder import Record, RunFolder
 from training.reporting.units import duration, moment
 from training.shown import without_secrets
-from training.work_events import ENDS, of_workers
+from training.work_events import ENDS, came_to_report, of_workers
 
 _HAPPENINGS = ("micro-batch", "refused step", "extended", "not drawn")
 
@@ -75,7 +75,7 @@ def _session(events: list[Record]) -> dict[str, Any]:
 def _unsaid(run: RunFolder, last: bool) -> str:
     if not last:
         return "killed without a word"
-    return "reached this report" if "test" in run.evaluations else "at work, or killed without a word"
+    return "reached this report" if came_to_report(run.events) else "at work, or killed without a word"
 
 
 def _happening(event: Record) -> str:
