@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from backend.errors import BudgetSpentError, ConfigError, UsageError
+from backend.errors import BudgetSpentError, ConfigError
 from training.clock import now_utc
 from training.engine.interruption import StopReason, StopRequest
 from training.reporting.units import duration
 from training.run import Run
+from training.side_files import read_side_file
 from training.work_events import Event, last_sign, of_workers
 
 NOTE = "usage.json"
@@ -169,18 +170,11 @@ def _moment(event: Mapping[str, Any]) -> datetime:
 
 def _used(run: Run) -> Usage:
     """By the note in the run folder; where that is lost, or older than what a worker did, by the events too."""
-    note, events = _noted(run), run.events()
+    note, events = read_side_file(run, NOTE), run.events()
     noted = _usage_of(note)
     if noted != Usage() and str(note.get("time", "")) >= last_sign(events):
         return noted
     return max(noted, Usage(seconds_at_work(events)), key=lambda usage: usage.seconds)
-
-
-def _noted(run: Run) -> dict[str, Any]:
-    try:
-        return run.read_json(NOTE)
-    except UsageError:  # torn by a power failure
-        return {}
 
 
 def _usage_of(note: Mapping[str, Any]) -> Usage:
