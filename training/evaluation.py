@@ -93,7 +93,7 @@ def keep(run: Run, place: str, found: Evaluation, result: Mapping[str, Any]) -> 
 
 
 def _looks(run: Run, split: str) -> int:
-    """How often a split was looked at, with whichever checkpoint and data; by the events too, where a file is damaged."""
+    """How often a split was looked at, with whichever checkpoint and data; also where a file is damaged."""
     kept = [path.parent.name for path in run.path("evaluations").glob(f"{split}*/metrics.json")]
     files = [read_side_file(run, f"evaluations/{place}/metrics.json").get("looks", 1) for place in kept]
     told = [event["looks"] for event in run.events() if event["event"] == "evaluated" and event.get("split") == split]

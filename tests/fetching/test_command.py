@@ -239,7 +239,9 @@ def test_data_given_by_name_go_before_a_manifest(web: Web, numbers: File, tmp_pa
 def test_a_manifests_secrets_are_copied_nowhere(
     web: Web, numbers: File, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    own = manifest({"https": "https://us:HUSH@files.example/events.tar.gz"}, {"rclone": ":s3,pass=HUSH:b/events.tar.gz"})
+    own = manifest(
+        {"https": "https://us:HUSH@files.example/events.tar.gz"}, {"rclone": ":s3,pass=HUSH:b/events.tar.gz"}
+    )
     assert train_tiny(tmp_path, "--set", own) == DONE
     said = capfd.readouterr()
     assert "HUSH" not in said.out + said.err

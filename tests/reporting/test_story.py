@@ -51,7 +51,10 @@ def test_an_extended_run_that_was_killed_is_not_finished(run: Path) -> None:
     write_lines(run / "events.jsonl", EVENTS[:-1])  # as the report finds it that the training itself makes
     assert heading(RunFolder(run))["state"] == "finished"
     assert story(RunFolder(run))["sessions"][-1]["ended"] == "reached this report"
-    again = [{"time": "2026-11-21T10:00:00Z", "event": "started"}, {"time": "2026-11-21T10:00:01Z", "event": "extended"}]
+    again = [
+        {"time": "2026-11-21T10:00:00Z", "event": "started"},
+        {"time": "2026-11-21T10:00:01Z", "event": "extended"},
+    ]
     write_lines(run / "events.jsonl", [*EVENTS, *again, {"time": "2026-11-21T11:00:00Z", "event": "verified"}])
     assert heading(RunFolder(run))["state"] == "running"
     assert story(RunFolder(run))["sessions"][-1]["ended"] == "at work, or killed without a word"
