@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from backend.errors import BadDataError, ConfigError, DiskError
 from backend.files import replacing
 from backend.pth_reader import read_pth
 
-__all__ = ["load_matching", "read_pth", "read_state_dict", "write_pth"]
+SAFETENSORS = ".safetensors"
+__all__ = ["SAFETENSORS", "load_matching", "read_pth", "read_state_dict", "write_pth"]
 
 
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:
-    """Read a model's weights from a ``.pth`` file: a bare state dict or a checkpoint that holds one.
+    """A model's weights from a ``.pth`` file (a bare state dict or a checkpoint with one) or a ``.safetensors`` file.
 
     Looked for under ``model_state_dict``, ``state_dict`` and ``model``. The prefixes that wrappers leave
     (``module.``, ``_orig_mod.``) are taken off where every name has them.
@@ -25,6 +28,8 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
     Raises:
         BadDataError: the file cannot be read safely (see `read_pth`), or holds no state dict.
     """
+    if Path(path).suffix == SAFETENSORS:
+        return _without_wrappers(_read_safetensors(Path(path)))
     content = read_pth(path)
     if not isinstance(content, dict):
         raise BadDataError(f"{path}: holds a {type(content).__name__}, not a state dict or a checkpoint with one.")
@@ -38,6 +43,13 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
             f"{_first(strange)} is no tensor."
         )
     return _without_wrappers(found)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BadDataError(f"{path}: cannot be read as safetensors ({error})") from error
 
 
 def _without_wrappers(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,13 +7,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from backend.errors import BadDataError
 from tests.runs import ALL_TASKS, places, register_tiny, run_of, train
 from tests.tiny_task import TinyTask
+from training import predictions
 from training.cli import main
 from training.config_compare import parse
 from training.files import read_json, write_json
+from training.run import read_yaml
 from training.tasks import task_class
 
 ONE_STEP = ("training.max_steps=1",)
@@ -173,6 +176,158 @@ def test_other_data_are_looked_through_for_what_the_model_has_seen(
     (run / "split.json").unlink()
     assert evaluate(tmp_path, run.name, "--data", str(mixed), "--split", "test") == 0
     assert "nobody knows what this model was trained on" in capsys.readouterr().out
+
+
+def copied_pairs(place: Path, fresh_seed: int) -> Path:
+    """A dataset whose last ten rows, of its test split, stand in its training split too."""
+    place.mkdir()
+    TinyTask.make_sample(place, seed=fresh_seed)
+    lines = (place / "numbers.csv").read_text().splitlines()
+    (place / "numbers.csv").write_text("\n".join([*lines[:110], *lines[:10]]))
+    return place
+
+
+def test_leaks_inside_the_runs_own_split_are_told_before_training_and_at_every_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = copied_pairs(tmp_path / "copied", 3)
+    goal = ("goals.test/mae='<100'",)
+    assert train(tmp_path, "tiny", sets=(*ONE_STEP, *goal), data=str(data)) == 0
+    run = run_of(tmp_path, "tiny")
+    said = "train and test: 5 of 12 in test are not independent"
+    assert f"warning: {said}" in capsys.readouterr().out
+    audit = read_yaml(run / "metadata.yaml")["audit"]
+    assert audit["weak"] and said in audit["weak_reason"]
+    assert [pair["tainted"] for pair in audit["leaks"]] == [5]
+    assert evaluate(tmp_path, run.name, "--split", "test", "--json") == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert (result["leaks"]["tainted"], result["clean"]["n"]) == (5, 7)
+    assert evaluate(tmp_path, run.name, "--json") == 0
+    assert "leaks" not in json.loads(capsys.readouterr().out)[0]
+
+
+def test_goals_are_judged_on_what_is_independent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path, "tiny", sets=(*ONE_STEP, "goals.test/mae='<100'")) == 0
+    run = run_of(tmp_path, "tiny")
+    data = tmp_path / "seen"
+    data.mkdir()
+    (own,) = (tmp_path / "datasets/.samples/tiny").glob("*.csv")
+    (data / "numbers.csv").write_text("\n".join(own.read_text().splitlines()[:60]))  # all of it was trained on
+    capsys.readouterr()
+    assert evaluate(tmp_path, run.name, "--split", "test", "--data", str(data), "--check-goals") == 1
+    out = capsys.readouterr().out
+    assert "no part of test is independent" in out
+    assert "not known (not measured)" in out
+
+
+def test_weights_to_start_from_that_have_seen_the_test_items_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "turned"
+    other.mkdir()
+    (tmp_path / "own").mkdir()
+    TinyTask.make_sample(tmp_path / "own", seed=5)
+    lines = (tmp_path / "own/numbers.csv").read_text().splitlines()
+    pairs = ["\n".join(lines[i : i + 2]) for i in range(0, len(lines), 2)]
+    (other / "numbers.csv").write_text("\n".join(pairs[::-1]))
+    assert train(tmp_path / "first", "tiny", sets=ONE_STEP, data=str(other)) == 0
+    weights = run_of(tmp_path / "first", "tiny") / "best_model.pth"
+    capsys.readouterr()
+    own = str(tmp_path / "own")
+    assert train(tmp_path, "tiny", sets=(*ONE_STEP, f"model.init_from={weights}"), data=own) == 0
+    found = read_yaml(run_of(tmp_path, "tiny") / "metadata.yaml")["audit"]["leaks"]
+    assert [(pair["examined"], pair["seen"].startswith("what best_model.pth")) for pair in found] == [
+        ("val", True),
+        ("test", True),
+    ]
+    alone = shutil.copy(weights, tmp_path / "alone.pth")
+    capsys.readouterr()
+    assert train(tmp_path / "second", "tiny", sets=(*ONE_STEP, f"model.init_from={alone}"), data=own) == 0
+    assert "nobody knows what" in capsys.readouterr().out
+
+
+def test_scores_are_made_with_the_checkpoints_own_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path, "convlstm", sets=ONE_STEP) == 0
+    run = run_of(tmp_path, "convlstm")
+    before = metrics(run, "val")
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("ssim_weight: 0.5", "ssim_weight: 0.8"))
+    assert "0.8" in (run / "config.yaml").read_text()
+    monkeypatch.setenv("TRAIN_WORKER_LOSS__HIGH_PENALTY_WEIGHT", "2")
+    capsys.readouterr()
+    assert evaluate(tmp_path, run.name, "--verify-config", "--json") == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert metrics(run, "val") == before
+    assert "Config hash mismatch!" in result["config_mismatch"][0]
+    assert "loss.ssim_weight: 0.5 there, 0.8 here" in result["config_mismatch"][1]
+
+
+def test_a_published_file_means_the_checkpoint_it_came_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = ("training.epochs=4", "training.keep_every_epochs=1", "training.max_steps=1000")
+    assert train(tmp_path, "tiny", sets=sets) == 0
+    run = run_of(tmp_path, "tiny")
+    before = metrics(run, "val")
+    assert evaluate(tmp_path, str(run / "checkpoint_epoch_1.pth")) == 0
+    (apart,) = (run / "evaluations").glob("val-step-*")
+    assert metrics(run, "val") == before, "another checkpoint took the headline"
+    assert metrics(run, apart.name) != before
+    assert evaluate(tmp_path, str(run / "best_model.pth")) == 0
+    assert metrics(run, "val") == before
+    foreign = shutil.copy(run / "best_model.pth", run / "mine.pth")
+    capsys.readouterr()
+    assert evaluate(tmp_path, str(foreign)) == 2
+    assert "was not published by this run" in capsys.readouterr().err
+
+
+def test_kept_predictions_need_no_checkpoint_and_no_other_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path, "tiny", sets=ONE_STEP) == 0
+    run = run_of(tmp_path, "tiny")
+    before = metrics(run, "test")
+    assert evaluate(tmp_path, run.name, "--split", "test", "--keep-predictions") == 0
+    kept = str(run / "evaluations/test/predictions")
+    (tmp_path / "other").mkdir()
+    TinyTask.make_sample(tmp_path / "other", seed=9)
+    capsys.readouterr()
+    assert evaluate(tmp_path, "--predictions", kept, "--split", "test", "--data", str(tmp_path / "other")) == 65
+    assert "about something else: dataset" in capsys.readouterr().err
+    shutil.rmtree(run / "checkpoints")
+    assert evaluate(tmp_path, "--predictions", kept, "--split", "test") == 0
+    assert metrics(run, "test") == pytest.approx(before, rel=1e-6)
+
+
+def test_a_full_disk_keeps_the_earlier_predictions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path, "tiny", sets=ONE_STEP) == 0
+    run = run_of(tmp_path, "tiny")
+    assert evaluate(tmp_path, run.name, "--keep-predictions") == 0
+    before = read_json(run / "evaluations/val/predictions/index.json")
+
+    def full(*given: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(predictions, "save_file", full)
+    capsys.readouterr()
+    assert evaluate(tmp_path, run.name, "--keep-predictions") == 74
+    assert "could not be kept" in capsys.readouterr().err
+    assert read_json(run / "evaluations/val/predictions/index.json") == before
+    assert [path.name for path in (run / "evaluations/val").glob(".predictions*")] == []
+
+
+def test_a_dataset_that_moved_is_told_in_words_that_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "here").mkdir()
+    TinyTask.make_sample(tmp_path / "here")
+    assert train(tmp_path, "tiny", sets=ONE_STEP, data=str(tmp_path / "here")) == 0
+    (tmp_path / "here").rename(tmp_path / "there")
+    capsys.readouterr()
+    run = run_of(tmp_path, "tiny").name
+    assert evaluate(tmp_path, run) == 65
+    assert f"{run}: its dataset is not at" in capsys.readouterr().err
+    assert evaluate(tmp_path, run, "--data", str(tmp_path / "there")) == 0
 
 
 def test_report_and_card_tell_of_the_new_look(

@@ -54,7 +54,7 @@ def test_old_weights_can_be_scored_like_new_ones(
     assert not (run / "split.json").exists()
     assert main(["evaluate", run.name, "--split", "test", *places(place)]) == 0
     assert "nobody knows what this model was trained on" in capsys.readouterr().out
-    (found,) = (run / "evaluations").glob("test-*/metrics.json")
+    found = run / "evaluations/test/metrics.json"  # the headline: what was imported is about these data
     expected = read_json(made / "evaluations/test/metrics.json")["metrics"]
     assert read_json(found)["metrics"] == pytest.approx(expected, rel=1e-6)
 
@@ -86,6 +86,31 @@ def test_what_cannot_be_imported(old: Path, tmp_path: Path, capsys: pytest.Captu
     assert "of another model" in refusal(old, 78, "--set", "model.hidden=9")
     (tmp_path / "bad.pth").write_bytes(pickle.dumps(print))
     assert "bad.pth" in refusal(tmp_path / "bad.pth", 65)
+    (tmp_path / "bad.safetensors").write_bytes(b"no")
+    assert "as safetensors" in refusal(tmp_path / "bad.safetensors", 65)
+    assert "becomes a folder's name" in refusal(old, 78, "--run-name", "a/b")
+
+
+@pytest.mark.parametrize("old", ["tiny"], indirect=True)
+def test_safetensors_are_weights_too(old: Path, tmp_path: Path) -> None:
+    made = open_artifact(run_of(tmp_path / "made", "tiny"))
+    assert import_(tmp_path / "place", "tiny", made.folder / "model.safetensors") == 0
+    ours = open_artifact(run_of(tmp_path / "place", "tiny")).weights
+    assert all(torch.equal(made.weights[name], ours[name]) for name in ours)
+
+
+@pytest.mark.parametrize("old", ["tiny"], indirect=True)
+def test_an_imported_run_is_listed_with_its_scores_and_verified(
+    old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "place"
+    assert import_(place, "tiny", old) == 0
+    run = run_of(place, "tiny")
+    assert main(["evaluate", run.name, *places(place)]) == 0
+    assert main(["runs", "show", run.name, "--output", str(place / "out")]) == 0
+    assert "val/mae" in capsys.readouterr().out
+    assert main(["runs", "verify", run.name, *places(place)]) == 0
+    assert "these are imported weights" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("old", ["tiny"], indirect=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from backend.artifact import best_checkpoint
 from tests.runs import ALL_TASKS, register_tiny, run_of, train
 from training.files import read_json, write_json
 from training.requests import VerifyRequest
 from training.run import read_yaml, write_yaml
-from training.verify import verify_run
+from training.verify import _compared, verify_run
 
 ONE_STEP = ("training.max_steps=1",)
 
@@ -94,3 +96,51 @@ def test_a_published_file_that_is_gone_or_changed(tmp_path: Path, run: Path) -> 
     assert failed(tmp_path, run) == {"best_model.pth"}
     (run / "best_model.pth").unlink()
     assert failed(tmp_path, run) == {"best_model.pth"}
+
+
+def test_small_scores_are_compared_by_their_size(tmp_path: Path, run: Path) -> None:
+    path = run / "evaluations/test/metrics.json"
+    result = read_json(path)
+    result["metrics"]["test/mae"] += 1.5e-4 * result["metrics"]["test/mae"]
+    write_json(path, result)
+    assert failed(tmp_path, run) == {"evaluation of test"}
+    check = _compared("x", {"a": 0.00015}, {"a": 0.00006}, 1e-4)
+    assert not check.ok
+    assert _compared("x", {"a": 0.0}, {"a": 1e-9}, 1e-4).ok
+
+
+def test_a_split_that_nobody_knows_any_more(tmp_path: Path, run: Path) -> None:
+    (run / "split.json").unlink()
+    assert failed(tmp_path, run) == {"split"}
+
+
+def test_a_training_that_comes_out_otherwise_is_told(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is of another training: one with another seed, whose name is kept."""
+    from tests.tiny_task import TinyTask
+
+    build = TinyTask.build_model
+
+    def other_start(self: TinyTask, facts: dict) -> torch.nn.Module:
+        torch.manual_seed(9)
+        return build(self, facts)
+
+    monkeypatch.setattr(TinyTask, "build_model", other_start)
+    code, checks = verify(tmp_path, run, retrain=True)
+    assert code == 1
+    wrong = {name for name, ok in checks.items() if not ok}
+    assert wrong == {"retrained weights", "retrained, val", "retrained, test"}
+
+
+def test_the_second_training_is_nobodys_run(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = tmp_path / "registry.json"
+    monkeypatch.setenv("TRAIN_WORKER_REGISTRY", str(registry))
+    monkeypatch.setenv("TRAIN_WORKER_TRAINING__LEARNING_RATE", "0.5")
+    left_behind = tmp_path / "out" / ".verify-killed"
+    left_behind.mkdir()
+    code, checks = verify(tmp_path, run, retrain=True)
+    assert code == 0, checks
+    assert not registry.exists()
+    assert os.environ["TRAIN_WORKER_REGISTRY"] == str(registry)
+    assert not left_behind.exists()

@@ -11,6 +11,7 @@ from training.data.prepared import prune
 from training.doctor.run import job_of, preflight
 from training.engine.interruption import StopRequest
 from training.heartbeat import beat
+from training.publish import model_of
 from training.reporting.progress import Progress
 from training.requests import PredictRequest, PrepareRequest
 from training.run import resolve_run
@@ -63,5 +64,5 @@ def predict(request: PredictRequest) -> None:
     from backend.predict import predict as forecast
 
     named = Path(request.run)
-    model = named if is_checkpoint(named) else resolve_run(request.output, request.run).folder
+    model = named if is_checkpoint(named) else model_of(resolve_run(request.output, request.run), named)
     print(forecast(model, request.inputs, request.out))  # noqa: T201

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from backend.errors import BadDataError
 from training.config import LoadedConfig, config_hash, load_config, preset_names
-from training.config_keys import Flat, flat_values, idle_keys, keys_of, show
+from training.config_keys import Flat, flat_values, idle_keys, keys_of, nested, show
 from training.schema import RunConfig
 
 _SHOWN_DIGITS = 8
@@ -71,6 +71,13 @@ def mismatch(checkpoint: str, current: str) -> str:
         f"Config hash mismatch! Checkpoint config hash: {checkpoint[:_SHOWN_DIGITS]}, Current config hash: "
         f"{current[:_SHOWN_DIGITS]}. This may affect reproducibility."
     )
+
+
+def with_neutral_of(own: RunConfig, around: RunConfig) -> RunConfig:
+    """``own`` with what does not change a result (device, workers, places) taken from ``around``."""
+    keys, values = keys_of(type(own)), flat_values(own)
+    values |= {path: value for path, value in flat_values(around).items() if keys.leaves[path].neutral}
+    return type(own).model_validate_json(json.dumps(nested(values)))
 
 
 def mismatch_lines(checkpoint: RunConfig, current: RunConfig) -> list[str]:

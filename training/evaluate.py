@@ -5,39 +5,41 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import typer
+from torch import nn
 
-from backend.artifact import Artifact, best_checkpoint, is_checkpoint, open_artifact
+from backend.artifact import best_checkpoint, open_artifact
 from backend.errors import DONE, VERIFICATION_FAILED, BadDataError, UsageError, VerificationError, WorkerError
 from training.assemble import choose_micro, rows_of
 from training.config import load_config
-from training.config_compare import mismatch_lines, parse
+from training.config_compare import mismatch_lines, parse, with_neutral_of
 from training.engine.answers import Answers, ModelAnswers
 from training.engine.device import Precision, choose_device
 from training.engine.interruption import StopRequest
-from training.evaluation import Bench, keep, of_checkpoint
+from training.evaluation import Bench, keep
 from training.goals import judge
 from training.heartbeat import beat
 from training.leaks.find import Leaks, find_leaks
 from training.leaks.members import FILE as SPLIT_FILE
 from training.leaks.members import read_membership
+from training.leaks.own import LEARNED_FROM
 from training.predictions import FOLDER, KeepAnswers, KeptAnswers
 from training.provenance import determinism, prepare_environment
+from training.publish import model_of
 from training.registry.hook import register_run
 from training.reporting.progress import Progress
 from training.requests import EvaluateRequest, PrepareRequest
-from training.run import Run, find_runs, resolve_run
+from training.run import Run, find_runs, is_imported, resolve_run
 from training.run_data import with_data_of
 from training.settle import settle
+from training.subject import Subject
 from training.tasks.protocol import Batch, ItemSource, Prepared
 from training.work import Work
-
-_LEARNED_FROM = ("train", "val")  # what training or selection looked at
 
 
 def evaluate(request: EvaluateRequest) -> int:
@@ -93,12 +95,18 @@ def _told(request: EvaluateRequest, evaluated: Sequence[_Evaluated]) -> int:
             typer.echo(f"{one.result['run_id']}  {request.split}/loss {'–' if loss is None else f'{loss:.5f}'}")
     if not request.check_goals:
         return DONE
-    verdicts = [(one, verdict) for one in evaluated for verdict in judge(one.goals, one.result["metrics"])]
+    verdicts = [(one, verdict) for one in evaluated for verdict in judge(one.goals, _independent(one.result))]
     if not verdicts:
         raise UsageError(f"--check-goals: no goal about {request.split} is set (goals in the run's config.yaml)")
     for one, verdict in verdicts:
         typer.echo(f"{one.result['run_id']}: {verdict.line()}", err=request.as_json)
     return DONE if all(verdict.reached for _, verdict in verdicts) else VERIFICATION_FAILED
+
+
+def _independent(result: dict[str, Any]) -> dict[str, float]:
+    """The metrics by which goals are judged: of the independent part, where the whole was not."""
+    metrics: dict[str, float] = result["clean"]["metrics"] if result.get("leaks") else result["metrics"]
+    return metrics
 
 
 @dataclass(frozen=True)
@@ -113,31 +121,37 @@ class _Evaluation:
 
     request: EvaluateRequest
     target: Run
-    artifact: Artifact
+    subject: Subject
     work: Work
 
     @classmethod
     def of(cls, request: EvaluateRequest, name: str, stop: StopRequest) -> _Evaluation:
-        run, named = resolve_run(request.output, name), Path(name)
-        artifact = open_artifact(named if is_checkpoint(named) else run.folder)
+        run = resolve_run(request.output, name)
+        if request.predictions is not None:
+            subject = Subject.of_predictions(request.predictions)
+        else:
+            subject = Subject.of_artifact(open_artifact(model_of(run, Path(name))))
         prepare = with_data_of(run, _as_trained(run, request))
+        _check_data_there(run, prepare, request.data)
         loaded, source = settle(prepare, os.environ)
+        own = parse(type(loaded.config), subject.config, subject.origin)
+        loaded = replace(loaded, config=with_neutral_of(own, loaded.config))  # whatever stands around it now
         work = Work.of(prepare, loaded, source, stop)
         if request.as_json:
             work.be_quiet()
-        return cls(request, run, artifact, work)
+        return cls(request, run, subject, work)
 
     def run(self) -> _Evaluated:
         """Score, keep, show."""
         work, run, split = self.work, self.target, self.request.split
-        self._verify_config()
+        mismatch = self._verify_config()
         with run.locked(), Progress(work.log) as work.display:
             prepared = work.prepare()
-            _check_fits(work, self.artifact, prepared, split)
-            place = _place(run, split, self.artifact, prepared)
+            _check_fits(work, self.subject, prepared, split)
+            place = _place(run, split, self.subject, prepared)
             if place != split:
                 work.log.say(f"note: not the run's own dataset and best checkpoint: kept apart in evaluations/{place}")
-            result = self._score(prepared, place)
+            result = self._score(prepared, place, {"config_mismatch": mismatch} if mismatch else {})
             run.event("evaluated", split=split, place=place, looks=result["looks"])
             register_run(run.folder, self.request.output, work.log.say)
             _renew_report(run, work)
@@ -147,97 +161,110 @@ class _Evaluation:
         goals = {name: goal for name, goal in work.loaded.config.goals.items() if name.startswith(f"{split}/")}
         return _Evaluated(result, goals)
 
-    def _verify_config(self) -> None:
-        """Hold the checkpoint's configuration against the one that the command names, or the run's own file."""
+    def _verify_config(self) -> list[str]:
+        """Hold the checkpoint's configuration against the one that the command names, or the run's own file.
+
+        The lines that tell what differs; none where nothing does.
+        """
         request, task = self.request, self.work.task
         if not request.verify_config:
-            return
-        own = parse(task.config_type, self.artifact.config, str(self.artifact.folder))
-        if request.config is None and not request.sets:
-            current = self.work.loaded.config
-        else:
-            asked = request.config or str(self.target.path("config.yaml"))
-            current = load_config(task.name, preset_or_file=asked, sets=list(request.sets)).config
+            return []
+        if is_imported(self.target):
+            self.work.log.say("note: these are imported weights: the settings that they were trained with are unknown")
+        own = parse(task.config_type, self.subject.config, self.subject.origin)
+        asked = request.config or str(self.target.path("config.yaml"))
+        current = load_config(task.name, preset_or_file=asked, sets=list(request.sets)).config
         lines = mismatch_lines(own, current)
         if lines and request.strict:
             raise VerificationError("\n".join(lines))
         for line in lines or ["the configuration is the checkpoint's"]:
             self.work.log.say(line)
+        return lines
 
-    def _score(self, prepared: Prepared, place: str) -> dict[str, Any]:
+    def _score(self, prepared: Prepared, place: str, notes: dict[str, Any]) -> dict[str, Any]:
         request, run, work, split = self.request, self.target, self.work, self.request.split
         leaks = self._leaks(prepared)
-        bench, model = self._bench(prepared)
+        model, bench = self._model(), self._bench(prepared)
+        if model is not None:
+            bench = replace(bench, micro=rows_of(choose_micro(run, work.task, model, bench.device, bench.precision)))
+            model = model.to(bench.device)
         answers: Answers | None = None
         kept: KeepAnswers | None = None
         if request.predictions is not None:
             answers = self._kept(prepared, bench)
-        elif request.keep_predictions:
+        elif request.keep_predictions and model is not None:
             answers = kept = KeepAnswers(ModelAnswers(work.task, model), run.path("evaluations", place, FOLDER))
         with determinism(work.loaded.config.training.deterministic, bench.device):
             found = bench.score(model, split, answers)
-            result = bench.result(found, split, of_checkpoint(self.artifact))
-            if leaks is not None and leaks:
+            result = bench.result(found, split, self.subject.named()) | notes
+            if leaks:
                 result["leaks"] = leaks.to_json()
                 result["clean"] = self._clean(bench, model, leaks)
         if kept is not None:
-            kept.publish({key: result[key] for key in ("run_id", "split", "checkpoint", "weights", "dataset", "n")})
+            told = {key: result[key] for key in ("run_id", "split", "checkpoint", "weights", "dataset", "n")}
+            kept.publish({**told, **self.subject.record()})
             work.log.say(f"predictions: {run.path('evaluations', place, FOLDER)}")
         return keep(run, place, found, result)
 
-    def _bench(self, prepared: Prepared) -> tuple[Bench, Any]:
-        run, work = self.target, self.work
-        training = work.loaded.config.training
+    def _model(self) -> nn.Module | None:
+        """The model with its weights; None where only predictions are left."""
+        if self.subject.weights is None:
+            return None
+        model = self.work.task.build_model(self.subject.facts)
+        model.load_state_dict(dict(self.subject.weights))
+        return model
+
+    def _bench(self, prepared: Prepared) -> Bench:
+        work, training = self.work, self.work.loaded.config.training
         prepare_environment(training.deterministic)
         device, _ = choose_device(training.device)
-        precision = Precision(training.amp, device)
-        model = work.task.build_model(self.artifact.facts)
-        model.load_state_dict(self.artifact.weights)
-        micro = rows_of(choose_micro(run, work.task, model, device, precision))
-        bench = Bench(
-            run=run,
+        return Bench(
+            run=self.target,
             task=work.task,
             prepared=prepared,
-            precision=precision,
+            precision=Precision(training.amp, device),
             device=device,
             progress=work.progress,
             stop=work.stop,
-            micro=micro,
             is_sample=work.source.is_sample,
         )
-        return bench, model.to(device)
 
     def _kept(self, prepared: Prepared, bench: Bench) -> KeptAnswers:
         """The kept predictions, when they are about this split of these data."""
         assert self.request.predictions is not None
         kept = KeptAnswers(self.request.predictions, bench.device)
-        wanted = {"split": self.request.split, "dataset": prepared.fingerprint, **of_checkpoint(self.artifact)}
-        facts = kept.facts
+        facts, wanted = kept.facts, {"split": self.request.split, "dataset": prepared.fingerprint}
         other = [f"{key} {facts.get(key)}, not {value}" for key, value in wanted.items() if facts.get(key) != value]
         if other:
             raise BadDataError(f"{kept.folder}: these predictions are about something else: {'; '.join(other)}")
         return kept
 
     def _leaks(self, prepared: Prepared) -> Leaks | None:
-        """What other data have in common with what the run learned from; its own split was audited before training."""
+        """What the evaluated items have in common with what the model learned from; None where nobody knows."""
         run, split = self.target, self.request.split
-        if prepared.fingerprint == run.metadata.get("dataset", {}).get("fingerprint"):
-            return None
-        if not run.path(SPLIT_FILE).is_file():
+        if is_imported(run) or not run.path(SPLIT_FILE).is_file():
             self.work.log.say("note: nobody knows what this model was trained on, so leaks cannot be looked for")
             return None
         known = read_membership(run.path(SPLIT_FILE))
-        seen = [member for name in _LEARNED_FROM for member in known.splits.get(name, ())]
+        own = prepared.fingerprint == run.metadata.get("dataset", {}).get("fingerprint")
+        seen = [
+            member
+            for name in LEARNED_FROM
+            if not (own and name == split)  # it is what is scored
+            for member in known.splits.get(name, ())
+        ]
         near = max(known.near_seconds, prepared.near_seconds)
         leaks = find_leaks(seen, prepared.members[split], near, ("what the run learned from", split))
-        self.work.log.say(f"{'warning: ' if leaks else ''}{leaks.line()}")
+        if leaks or not own:
+            self.work.log.say(f"{'warning: ' if leaks else ''}{leaks.line()}")
         return leaks
 
-    def _clean(self, bench: Bench, model: Any, leaks: Leaks) -> dict[str, Any]:
-        """The independent part by itself; nothing where there is none."""
+    def _clean(self, bench: Bench, model: nn.Module | None, leaks: Leaks) -> dict[str, Any]:
+        """The independent part by itself; nothing where there is none, or no model to score it."""
         split = self.request.split
         if not leaks.clean:
             self.work.log.say(f"warning: no part of {split} is independent: these scores say nothing about new data")
+        if not leaks.clean or model is None:
             return {"n": 0, "metrics": {}}
         part = Part(bench.prepared.splits[split], leaks.clean)
         found = bench.score(model, split, items=part)
@@ -282,22 +309,37 @@ def _as_trained(run: Run, request: EvaluateRequest) -> PrepareRequest:
     )
 
 
-def _check_fits(work: Work, artifact: Artifact, prepared: Prepared, split: str) -> None:
+def _check_data_there(run: Run, prepare: PrepareRequest, named: str | None) -> None:
+    """Refuse to look for the run's own dataset where it is not any more, in words that fit."""
+    gone = named is None and prepare.data not in (None, "sample") and not Path(str(prepare.data)).is_dir()
+    if gone:
+        raise BadDataError(f"{run.run_id}: its dataset is not at {prepare.data} any more; name it with --data FOLDER")
+
+
+def _check_fits(work: Work, subject: Subject, prepared: Prepared, split: str) -> None:
     if split not in prepared.splits or not len(prepared.splits[split]):
         raise BadDataError(f"the {split} split holds no {work.task.item_word}")
-    why = work.task.mismatch(artifact.preprocessing, artifact.facts, prepared)
+    why = work.task.mismatch(subject.preprocessing, subject.facts, prepared)
     if why is not None:
         raise BadDataError(
-            f"{work.source.path or 'the sample'}: {artifact.folder.name} was not trained on such data ({why}); "
+            f"{work.source.path or 'the sample'}: {subject.checkpoint} was not trained on such data ({why}); "
             "evaluate it on data like its own"
         )
 
 
-def _place(run: Run, split: str, artifact: Artifact, prepared: Prepared) -> str:
+def _place(run: Run, split: str, subject: Subject, prepared: Prepared) -> str:
     """Where the result is kept: under the split's name if it is the run's headline, else under one of its own."""
     place = split
     if prepared.fingerprint != run.metadata.get("dataset", {}).get("fingerprint"):
         place += f"-{prepared.fingerprint[:8]}"
-    if artifact.folder.name != best_checkpoint(run.folder).name:
-        place += f"-{artifact.folder.name}"
+    if subject.checkpoint != _best(run, subject):
+        place += f"-{subject.checkpoint}"
     return place
+
+
+def _best(run: Run, subject: Subject) -> str:
+    """The best checkpoint's name; without checkpoints the one that was scored is all that is known."""
+    try:
+        return best_checkpoint(run.folder).name
+    except BadDataError:
+        return subject.checkpoint

@@ -15,7 +15,7 @@ import torch
 from backend.artifact import FORMAT
 from backend.errors import BadDataError, UsageError
 from backend.files import sha256_of
-from backend.weights import read_pth, read_state_dict
+from backend.weights import SAFETENSORS, read_pth, read_state_dict
 from training.config import config_hash, dump_yaml
 from training.doctor.run import job_of, preflight
 from training.engine.checkpoint import CheckpointStore
@@ -27,7 +27,7 @@ from training.publish import publish_pth
 from training.registry.hook import register_run
 from training.reporting.progress import Progress
 from training.requests import ImportRequest
-from training.run import IMPORTED, Run, create_run
+from training.run import IMPORTED, Run, check_run_name, create_run
 from training.run_data import data_record
 from training.settle import settle
 from training.tasks.protocol import Prepared
@@ -48,10 +48,12 @@ def import_weights(request: ImportRequest) -> Run:
         ConfigError: its weights are not those of the configured model.
     """
     if not request.file.is_file():
-        raise UsageError(f"{request.file}: no such file; expected weights (.pth)")
-    weights, told = read_state_dict(request.file), what_is_told(read_pth(request.file))
+        raise UsageError(f"{request.file}: no such file; expected weights (.pth or .safetensors)")
+    weights = read_state_dict(request.file)
+    told = {} if request.file.suffix == SAFETENSORS else what_is_told(read_pth(request.file))
     with StopRequest(beat) as stop:
         loaded, source = settle(request, os.environ)
+        check_run_name(request.run_name or IMPORTED)
         if source.is_sample and request.data is None:
             raise BadDataError(
                 "import needs the data that the weights are to be used on, for their grid and pace: name them with "
@@ -91,6 +93,13 @@ def _make_run(
         "set_by_user": dict(work.loaded.user_set),
         "command": shlex.join(request.argv),
         "data": data_record(request.output / work.task.name / "a run", work.source),
+        "dataset": {  # that it is used on
+            "fingerprint": prepared.fingerprint,
+            "is_sample": work.source.is_sample,
+            "items": {name: len(items) for name, items in prepared.splits.items()},
+            "item": work.task.item_word,
+            "summary": list(prepared.summary),
+        },
         "imported": {
             "file": request.file.name,
             "sha256": digest,
@@ -107,7 +116,7 @@ def _make_run(
             **identity,
             "config": config.model_dump(mode="json"),
             "audit": {},
-            "dataset": {"fingerprint": None, "is_sample": False},
+            "dataset": {"fingerprint": None, "is_sample": work.source.is_sample},
             "progress": Standing().to_json(),
             "weights": "model",
             "ema_updates": 0,

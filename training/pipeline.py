@@ -28,7 +28,7 @@ from training.rented import RentedMachine
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
 from training.requests import TrainRequest
-from training.run import Run, create_run, find_runs, is_imported, matching_run, resolve_run
+from training.run import Run, check_run_name, create_run, find_runs, is_imported, matching_run, resolve_run
 from training.run_data import data_of, data_record, fetched_alike, is_away, with_data_of
 from training.settle import settle
 from training.stages import run_stages
@@ -137,12 +137,7 @@ def _identity(request: TrainRequest, loaded: LoadedConfig) -> dict[str, Any]:
 
 def run_name(request: TrainRequest, loaded: LoadedConfig) -> str:
     """The run's name: given, else the preset's. Raises ConfigError where it could not be a folder's."""
-    name = request.run_name or loaded.preset or "run"
-    if not all(character.isalnum() or character in "-_." for character in name) or name.startswith("."):
-        raise ConfigError(
-            f"--run-name {name!r}: use letters, digits, '-', '_' and '.', since it becomes a folder's name"
-        )
-    return name
+    return check_run_name(request.run_name or loaded.preset or "run")
 
 
 def _new_run(request: TrainRequest, work: Work) -> Run:

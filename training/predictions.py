@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from backend.errors import BadDataError, UsageError
+from backend.errors import BadDataError, DiskError, UsageError
 from backend.files import sha256_of
 from training.engine.answers import Answers
 from training.files import read_json, write_json
@@ -42,16 +43,26 @@ class KeepAnswers:
     def to(self, batch: Batch, rows: int) -> Outputs:
         outputs = self._source.to(batch, rows)
         path = self._building / f"{len(self._files):06d}.safetensors"
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in outputs.items()}, path)
-        path.chmod(0o644)
+        try:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in outputs.items()}, path)
+            path.chmod(0o644)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(self._building, ignore_errors=True)
+            raise DiskError(
+                f"{path}: the predictions could not be kept ({error}); free space, then run again"
+            ) from error
         self._files.append({"file": path.name, "rows": rows, "sha256": sha256_of(path)})
         return outputs
 
     def publish(self, facts: Mapping[str, Any]) -> None:
         """Everything was answered: the predictions take the place of earlier ones. ``facts`` say whose they are."""
         write_json(self._building / INDEX, {"format": FORMAT, **facts, "files": self._files})
-        shutil.rmtree(self._folder, ignore_errors=True)
+        old = self._folder.with_name(f".{self._folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if self._folder.exists():
+            self._folder.rename(old)
         self._building.rename(self._folder)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 class KeptAnswers:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from backend.artifact import open_checkpoint, step_of
+from backend.artifact import is_checkpoint, open_checkpoint, step_of
+from backend.errors import UsageError
 from backend.files import sha256_of
 from backend.weights import write_pth
 from training.files import read_json_lines
@@ -32,6 +33,26 @@ def repair_published(run: Run) -> None:
 def published(run: Run) -> dict[str, dict[str, Any]]:
     """The newest publication of each file."""
     return {event["file"]: event for event in run.events() if event["event"] == "published"}
+
+
+def model_of(run: Run, named: Path) -> Path:
+    """The checkpoint folder or run folder that ``named`` means: a ``.pth`` of the run is the checkpoint it came from.
+
+    Raises:
+        UsageError: it is no weights file of this run, or its checkpoint is not kept any more.
+    """
+    if is_checkpoint(named):
+        return named
+    if named.suffix != ".pth":
+        return run.folder
+    event = published(run).get(named.name)
+    folder = run.path("checkpoints", event["checkpoint"]) if event else None
+    if folder is None or not folder.is_dir() or named.resolve().parent != run.folder.resolve():
+        raise UsageError(
+            f"{named}: {'its checkpoint is not kept any more' if event else 'was not published by this run'}; name the "
+            "run for its best weights, a folder in its checkpoints/, or make a run of the file with `import`"
+        )
+    return folder
 
 
 def _is_published(run: Run, name: str, checkpoint: str) -> bool:

@@ -93,6 +93,15 @@ class Run:
         write_json(self.path(name), value)
 
 
+def check_run_name(name: str) -> str:
+    """``name``, which becomes part of a run's id. Raises ConfigError where it could not be part of a folder's name."""
+    if not name or name.startswith(".") or not all(character.isalnum() or character in "-_." for character in name):
+        raise ConfigError(
+            f"--run-name {name!r}: use letters, digits, '-', '_' and '.', since it becomes a folder's name"
+        )
+    return name
+
+
 def create_run(output: Path, task: str, run_name: str, config_yaml: str, metadata: Mapping[str, Any]) -> Run:
     """Make a new run folder, its config and metadata in it from the first moment that it has its name.
 

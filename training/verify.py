@@ -6,19 +6,21 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import typer
+from filelock import FileLock, Timeout
 
 from backend.artifact import Artifact, DamagedCheckpointError, best_checkpoint, checkpoints, open_checkpoint, verify
 from backend.errors import DONE, VERIFICATION_FAILED, BadDataError, WorkerError
 from backend.files import sha256_of
 from training.assemble import choose_micro, rows_of
 from training.clock import now_utc
-from training.config import config_hash
+from training.config import config_hash, load_config
+from training.config_compare import with_neutral_of
 from training.engine.device import Precision, choose_device
 from training.engine.interruption import StopRequest
 from training.evaluation import Bench, with_split
@@ -27,15 +29,19 @@ from training.leaks.members import FILE as SPLIT_FILE
 from training.leaks.members import Membership, read_membership, to_json
 from training.provenance import determinism, prepare_environment, versions
 from training.publish import published
+from training.registry.place import VARIABLE as REGISTRY
 from training.reporting.progress import Progress
 from training.requests import PrepareRequest, TrainRequest, VerifyRequest
-from training.run import Run, resolve_run
+from training.run import Run, is_imported, resolve_run
 from training.run_data import with_data_of
 from training.settle import settle
 from training.tasks.protocol import Prepared
 from training.work import Work
 
 REPORT = "verification_report.json"
+_LEAST = 1e-3  # a score below it is compared as if it were as large: what is left of a rounding must not count
+_SCRATCH = ".verify-"
+_ALTERING = {"TRAIN_WORKER_SEED", "TRAIN_WORKER_DATA", "TRAIN_WORKER_DRIVE_ID", "TRAIN_WORKER_SYNC_TO"}
 FORMAT = 1
 
 
@@ -100,9 +106,9 @@ def _checks(run: Run, request: VerifyRequest, stop: StopRequest) -> Iterator[Che
         ),
     )
     loaded, source = settle(wanted, os.environ)
-    hashed = config_hash(loaded.config)
-    yield _same("configuration", run.metadata.get("config_hash"), hashed)
-    work = Work.of(wanted, loaded, source, stop)
+    own = load_config(wanted.task, preset_or_file=wanted.config).config  # without the environment's settings
+    yield _same("configuration", run.metadata.get("config_hash"), config_hash(own))
+    work = Work.of(wanted, replace(loaded, config=with_neutral_of(own, loaded.config)), source, stop)
     work.be_quiet()
     with Progress(work.log) as work.display:
         prepared = work.prepare()
@@ -142,6 +148,10 @@ def _same(name: str, recorded: object, found: object) -> Check:
 
 
 def _same_split(run: Run, work: Work, prepared: Prepared) -> Check:
+    if is_imported(run):
+        return Check("split", ok=True, found="unknown, as recorded: these are imported weights")
+    if not run.path(SPLIT_FILE).is_file():
+        return Check("split", ok=False, found=f"{SPLIT_FILE} is missing")
     now = to_json(Membership(work.task.item_word, prepared.near_seconds, prepared.members))
     then = to_json(read_membership(run.path(SPLIT_FILE)))
     counts = ", ".join(f"{name} {len(members)}" for name, members in prepared.members.items())
@@ -178,8 +188,8 @@ def _score(run: Run, work: Work, prepared: Prepared, artifact: Artifact, split: 
 
 
 def _compared(name: str, recorded: Mapping[str, float], found: Mapping[str, float], tolerance: float) -> Check:
-    """Metrics against the record: the same names, values within the tolerance (of the value, or of 1 below that)."""
-    off = {key: abs(found[key] - value) / max(1.0, abs(value)) for key, value in recorded.items() if key in found}
+    """Metrics against the record: the same names, values within the tolerance, a share of the value."""
+    off = {key: abs(found[key] - value) / max(_LEAST, abs(value)) for key, value in recorded.items() if key in found}
     absent = sorted(recorded.keys() ^ found.keys())
     worst = max(off, key=lambda key: off[key], default=None)
     if absent:
@@ -198,9 +208,13 @@ def _compared(name: str, recorded: Mapping[str, float], found: Mapping[str, floa
 def _retrained(run: Run, wanted: PrepareRequest, tolerance: float) -> Iterator[Check]:
     from training import pipeline
 
-    with _scratch(wanted.output) as place:
-        request = replace(
-            TrainRequest(task=wanted.task, data=wanted.data, drive_id=wanted.drive_id, config=wanted.config),
+    with _scratch(wanted.output) as place, _nobody_else_told(place):
+        request = TrainRequest(
+            task=wanted.task,
+            data=wanted.data,
+            drive_id=wanted.drive_id,
+            config=wanted.config,
+            sets=("tracking.mlflow=false", "tracking.wandb=off"),
             output=place,
             datasets=wanted.datasets,
             run_name=str(run.metadata.get("run_name") or "again"),
@@ -216,12 +230,38 @@ def _retrained(run: Run, wanted: PrepareRequest, tolerance: float) -> Iterator[C
 
 @contextmanager
 def _scratch(output: Path) -> Iterator[Path]:
-    """A folder on the disk of the runs for the second training, removed afterwards."""
-    place = Path(tempfile.mkdtemp(prefix=".verify-", dir=output))
+    """A folder on the disk of the runs for the second training, removed afterwards; those of killed ones, too."""
+    for left_behind in output.glob(f"{_SCRATCH}*"):
+        _remove(left_behind)
+    place = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=output))
+    lock = FileLock(place / ".lock")
     try:
-        yield place
+        with lock:
+            yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _remove(left_behind: Path) -> None:
+    """Unless another verification is at work there."""
+    with suppress(Timeout, OSError):
+        with FileLock(left_behind / ".lock", timeout=0):
+            pass
+        shutil.rmtree(left_behind, ignore_errors=True)
+
+
+@contextmanager
+def _nobody_else_told(place: Path) -> Iterator[None]:
+    """The second training is no run of the user's: no registry lists it, and no setting of the environment is in it."""
+    kept = dict(os.environ)
+    for name in [name for name in kept if name.startswith("TRAIN_WORKER_") and ("__" in name or name in _ALTERING)]:
+        del os.environ[name]
+    os.environ[REGISTRY] = str(place / "registry.json")
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
 
 
 def _same_weights(run: Run, again: Run) -> Check:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from training.config import LoadedConfig
@@ -12,6 +12,7 @@ from training.engine.interruption import StopRequest
 from training.fetching.fetch import Tellers, fetch
 from training.leaks.members import FILE as SPLIT_FILE
 from training.leaks.members import Membership, to_json
+from training.leaks.own import audited, leaks_inside, of_other_weights
 from training.machine import available_cpus
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
@@ -98,7 +99,20 @@ class Work:
             )
         )
         self.stop.check()
-        return prepared
+        return self._searched_for_leaks(prepared)
+
+    def _searched_for_leaks(self, prepared: Prepared) -> Prepared:
+        """With what its parts have in common in the audit, and told; also with what other weights have seen."""
+        found = leaks_inside(prepared.members, prepared.near_seconds)
+        weights = getattr(getattr(self.loaded.config, "model", None), "init_from", None)
+        if weights is not None:
+            others = of_other_weights(Path(weights), prepared.members, prepared.near_seconds)
+            if others is None:
+                self.log.say(f"note: nobody knows what {weights} was trained on, so leaks from it cannot be looked for")
+            found += others or []
+        lines = [f"warning: {leaks.line()}" for leaks in found if leaks]
+        audit = audited(prepared.audit, found)
+        return replace(prepared, audit=audit, summary=[*prepared.summary, *lines])
 
     def prepare_for(self, run: Run) -> Prepared:
         """The same, recorded in ``run``.

@@ -113,3 +113,14 @@ def test_a_split_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_torch_is_not_needed() -> None:
     code = "import sys; import training.leaks.command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_nothing_compared_is_not_nothing_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = split_file(tmp_path, "one", train=[Member("a")], test=[])
+    code, _, err = audit(capsys, one)
+    assert code == 65 and "cannot be compared" in err
+    code, _, err = audit(capsys, f"{one}:train")
+    assert code == 2 and "nothing to compare" in err
+    odd = split_file(tmp_path, "odd", fold0=[Member("a")], holdout=[Member("a")])
+    code, _, err = audit(capsys, odd)
+    assert code == 65 and "a part called fold0, expected train, val, test" in err

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import typer
 
-from backend.errors import DONE, VERIFICATION_FAILED, UsageError
+from backend.errors import DONE, VERIFICATION_FAILED, BadDataError, UsageError
 from training.leaks.find import Leaks, find_leaks
 from training.leaks.members import FILE, Membership, read_membership
+from training.leaks.own import ORDER
 from training.requests import AuditRequest
 from training.run import resolve_run
-
-_ORDER = ("train", "val", "test")  # what is looked at during training, in the order of how much
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,12 @@ def audit(request: AuditRequest) -> int:
     sides = [_side(request.output, name) for name in request.sides]
     near = None if request.near_hours is None else request.near_hours * 3600
     found = [_compare(*pair, near) for pair in _pairs(sides)]
+    if not found:
+        raise UsageError(
+            f"{' '.join(request.sides)}: nothing to compare; name a run, two runs, or one part of each of two"
+        )
+    if not any(leaks.compared for leaks in found):
+        raise BadDataError(f"{' '.join(request.sides)}: {found[0].line()}")
     if request.as_json:
         typer.echo(json.dumps({"format": 1, "leaks": any(found), "pairs": [leaks.to_json() for leaks in found]}))
     else:
@@ -52,7 +56,7 @@ def audit(request: AuditRequest) -> int:
 def _side(output: Path, name: str) -> Side:
     """``name`` is a run, a folder or file with a split.json, each with ``:split`` behind it where one is meant."""
     path, split = Path(name), None
-    if not path.exists() and name.rpartition(":")[2] in _ORDER:
+    if not path.exists() and name.rpartition(":")[2] in ORDER:
         name, _, split = name.rpartition(":")
         path = Path(name)
     if path.is_file():
@@ -73,8 +77,7 @@ Pair = tuple[Side, str, Side, str]
 def _pairs(sides: list[Side]) -> list[Pair]:
     """Every split that was learned from, with every one that is scored."""
     if len(sides) == 1:
-        (side,) = sides
-        return [(side, seen, side, examined) for seen, examined in combinations(_splits(side), 2)]
+        return _across(sides[0], sides[0])
     one, other = sides
     if one.split and other.split:
         return [(one, one.split, other, other.split)]
@@ -86,12 +89,12 @@ def _across(one: Side, other: Side) -> list[Pair]:
         (one, seen, other, examined)
         for seen in _splits(one)
         for examined in _splits(other)
-        if _ORDER.index(seen) < _ORDER.index(examined)
+        if ORDER.index(seen) < ORDER.index(examined)
     ]
 
 
 def _splits(side: Side) -> list[str]:
-    return [name for name in _ORDER if name in side.membership.splits and side.split in (None, name)]
+    return [name for name in ORDER if name in side.membership.splits and side.split in (None, name)]
 
 
 def _compare(one: Side, seen: str, other: Side, examined: str, near: float | None) -> Leaks:

@@ -15,6 +15,7 @@ from training.files import read_json
 
 FILE = "split.json"
 FORMAT = 1
+SPLITS = ("train", "val", "test")
 _HASH_DIGITS = 16  # of sha256: enough to tell any two files apart, and short enough to be kept for each
 
 
@@ -69,6 +70,8 @@ def read_membership(path: Path) -> Membership:
     Raises:
         BadDataError: it is missing, damaged, or of another version.
     """
+    if not path.is_file():
+        raise BadDataError(f"{path}: missing; without it nobody knows what was in which split")
     try:
         found = read_json(path)
         if found.get("format") != FORMAT:
@@ -77,9 +80,9 @@ def read_membership(path: Path) -> Membership:
                 "the worker, or is no split.json"
             )
         splits = {name: _members(columns) for name, columns in found["splits"].items()}
+        if other := [name for name in splits if name not in SPLITS]:
+            raise BadDataError(f"{path}: has a part called {other[0]}, expected {', '.join(SPLITS)}")
         return Membership(str(found["item"]), float(found["near_seconds"]), splits)
-    except FileNotFoundError as error:
-        raise BadDataError(f"{path}: missing; without it nobody knows what was in which split") from error
     except (UsageError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadDataError(f"{path}: damaged ({error}); expected the split.json of a run") from error
 
