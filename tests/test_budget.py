@@ -77,6 +77,15 @@ def test_events_tell_the_time_at_work_without_the_time_between() -> None:
     assert seconds_at_work([]) == 0
 
 
+@pytest.mark.parametrize("later", ["verified", "evaluated", "imported"])
+def test_what_is_done_to_a_killed_run_later_is_no_work(later: str) -> None:
+    killed = [event("started", 0), event("stage", 1), event("checkpoint", 2)]
+    assert seconds_at_work([*killed, event(later, 50)]) == 120
+    assert seconds_at_work([event(later, 0), *killed, event(later, 30), event(later, 50)]) == 120
+    again = [event("started", 52), event("finished", 55), event("published", 56)]  # a hand that repaired it
+    assert seconds_at_work([*killed, event(later, 50), *again, event(later, 59)]) == 120 + 180
+
+
 def new_run(tmp_path: Path) -> Run:
     return create_run(tmp_path, "tiny", "x", "", {"task": "tiny"})
 
@@ -101,6 +110,17 @@ def test_counting_goes_on_from_the_last_sign_of_life_anywhere(tmp_path: Path) ->
     assert 3000 <= counted_on(run, {}) < 3100
     assert run.metadata["usage"]["hours"] == pytest.approx(3000 / 3600, abs=0.03)
     assert run.metadata["usage"]["cost"] == pytest.approx(3000 / 3600, abs=0.03)
+
+
+def test_events_count_only_where_the_note_is_older(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    lines = [event("started", 0), event("checkpoint", 50), event("verified", 59)]
+    run.path("events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    note = {"seconds": 60.0, "priced_seconds": 0.0, "cost": 0.0}
+    run.write_json("usage.json", {**note, "time": event("x", 50)["time"]})
+    assert 60 <= counted_on(run, {}) < 100  # the clock of the machine jumped, say: the worker's own note holds
+    run.write_json("usage.json", {**note, "time": event("x", 49)["time"]})
+    assert 3000 <= counted_on(run, {}) < 3100
 
 
 def test_the_first_reason_to_stop_holds() -> None:

@@ -328,3 +328,26 @@ def test_a_dataset_that_moved_is_told_in_words_that_fit(tmp_path: Path, capsys: 
     assert evaluate(tmp_path, run) == 65
     assert f"{run}: its dataset is not at" in capsys.readouterr().err
     assert evaluate(tmp_path, run, "--data", str(tmp_path / "there")) == 0
+
+
+def test_report_and_card_tell_of_the_new_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path, "tiny", sets=ONE_STEP) == 0
+    run = run_of(tmp_path, "tiny")
+    pages = [run / "report.html", run / "MODEL_CARD.md"]
+    assert not [page for page in pages if "looked at twice" in page.read_text("utf-8")]
+    assert evaluate(tmp_path, run.name, "--split", "test") == 0
+    assert [page for page in pages if "looked at twice" in page.read_text("utf-8")] == pages
+
+    def refuse(folder: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.reporting.report.write_report", refuse)
+    capsys.readouterr()
+    assert evaluate(tmp_path, run.name, "--split", "test") == 0
+    assert "report.html could not be made anew" in capsys.readouterr().out
+    assert "looked at 3 times" in (run / "MODEL_CARD.md").read_text("utf-8")
+    (run / "MODEL_CARD.md").unlink()  # not wanted: it does not come back
+    assert evaluate(tmp_path, run.name, "--split", "test") == 0
+    assert not (run / "MODEL_CARD.md").exists()

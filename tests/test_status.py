@@ -44,3 +44,12 @@ def test_at_most_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_status_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
     Status(tmp_path / "gone").write({"stage": "training"})
     Status(tmp_path / "gone").clear()
+
+
+def test_a_number_that_json_does_not_have_is_no_reason_to_fail(tmp_path: Path) -> None:
+    kept = Status(tmp_path)
+    assert kept.write({"stage": "training", "loss": float("nan")})
+    assert not (tmp_path / FILE).exists()
+    kept._next = 0.0
+    assert kept.write({"stage": "training", "loss": 0.5})
+    assert read_json(tmp_path / FILE)["loss"] == 0.5

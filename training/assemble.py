@@ -23,6 +23,7 @@ from training.files import JsonLines, read_json_lines, to_json
 from training.machine import available_cpus, available_memory, free_shared_memory
 from training.named_files import check_same_files
 from training.run import Run
+from training.side_files import read_side_file
 from training.tasks.protocol import Prepared, Task
 
 _MICRO_BATCH = "micro_batch.json"  # rows that fitted, by GPU
@@ -229,7 +230,8 @@ def choose_micro(run: Run, task: Task, model: torch.nn.Module, device: torch.dev
 
 def known_micro(run: Run, device: torch.device) -> int | None:
     """Rows per micro-batch that ``run`` came to on such a device before."""
-    return run.read_json(_MICRO_BATCH).get(_gpu_key(device))
+    size = read_side_file(run, _MICRO_BATCH).get(_gpu_key(device))
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def planned_micro(
@@ -255,4 +257,4 @@ def _gpu_key(device: torch.device) -> str:
 
 
 def _remember_micro(run: Run, device: torch.device, size: int) -> None:
-    run.write_json(_MICRO_BATCH, {**run.read_json(_MICRO_BATCH), _gpu_key(device): size})
+    run.write_json(_MICRO_BATCH, {**read_side_file(run, _MICRO_BATCH), _gpu_key(device): size})

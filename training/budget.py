@@ -1,7 +1,7 @@
 """What a run may cost: hours and money over all its starts, on whatever machines.
 
 The worker's own time counts, from its start to its last sign of life, preparation included. It is noted in the run
-folder every few seconds, so that a kill loses no more than that; where the note is lost, the run's events tell.
+folder every few seconds, so that a kill loses no more than that; where the note is lost or old, the run's events tell.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from itertools import pairwise
 from typing import Any
 
-from backend.errors import BudgetSpentError, ConfigError, UsageError
+from backend.errors import BudgetSpentError, ConfigError
 from training.clock import now_utc
 from training.engine.interruption import StopReason, StopRequest
 from training.reporting.units import duration
 from training.run import Run
+from training.side_files import read_side_file
+from training.work_events import Event, last_sign, of_workers
 
 NOTE = "usage.json"
 _NOTE_SECONDS = 5.0
-_ENDS = ("interrupted", "failed", "finished", "evaluated")  # nobody is at work on the run after these
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Meter:
         Raises:
             BudgetSpentError: there is nothing left to spend.
         """
-        told = (_usage_of(_noted(run)), _usage_of(known_elsewhere), Usage(seconds_at_work(run.events())))
+        told = (_used(run), _usage_of(known_elsewhere))
         self._before = max(told, key=lambda usage: usage.seconds)
         reason = self.budget.spent(self._before.plus(0, self.budget.price_per_hour))
         if reason is not None:
@@ -159,24 +159,22 @@ class Meter:
             self._run.write_json(NOTE, {**asdict(self.usage()), "time": now_utc()})
 
 
-def seconds_at_work(events: Sequence[Mapping[str, Any]]) -> float:
-    """Time between a run's events, that before a start and after an end left out."""
-    total = 0.0
-    for before, after in pairwise(events):
-        if after["event"] != "started" and before["event"] not in _ENDS:
-            total += max((_moment(after) - _moment(before)).total_seconds(), 0.0)
-    return total
+def seconds_at_work(events: Sequence[Event]) -> float:
+    """Time from each worker's start to the last event that it left."""
+    return sum(max((_moment(own[-1]) - _moment(own[0])).total_seconds(), 0.0) for own in of_workers(events))
 
 
 def _moment(event: Mapping[str, Any]) -> datetime:
     return datetime.fromisoformat(event["time"])
 
 
-def _noted(run: Run) -> dict[str, Any]:
-    try:
-        return run.read_json(NOTE)
-    except UsageError:  # torn by a power failure
-        return {}
+def _used(run: Run) -> Usage:
+    """By the note in the run folder; where that is lost, or older than what a worker did, by the events too."""
+    note, events = read_side_file(run, NOTE), run.events()
+    noted = _usage_of(note)
+    if noted != Usage() and str(note.get("time", "")) >= last_sign(events):
+        return noted
+    return max(noted, Usage(seconds_at_work(events)), key=lambda usage: usage.seconds)
 
 
 def _usage_of(note: Mapping[str, Any]) -> Usage:

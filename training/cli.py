@@ -452,5 +452,5 @@ def _failed(error: Exception) -> int:
 
 def _say(line: str, code: int) -> int:
     with suppress(OSError):  # nobody may be reading any more; the exit code still counts
-        typer.echo(line, err=True)
+        typer.echo(without_secrets(line), err=True)
     return code

@@ -35,9 +35,11 @@ from training.config_layers import (
     preset_names,
     sets_layer,
 )
+from training.config_secrets import secret_settings
 from training.config_yaml import dump_yaml
 from training.files import canonical_json
 from training.schema import SCHEMA_VERSION, RunConfig
+from training.shown import without_secrets
 from training.tasks import DEFAULT_TASK, task_class
 from training.yaml_core import read_any_yaml
 
@@ -88,7 +90,7 @@ def load_config(
     merged = over(base, now, keys)
     values = {**defaults, **merged.values}
 
-    wrong = _wrong_values(schema, values, merged.origins, task)
+    wrong = _wrong_values(schema, values, merged.origins, task) | secret_settings(values, merged.origins)
     idle = _idle_set(keys, values, now.origins, wrong)
     if not preset:
         own = _idle_set(keys, {**defaults, **base.values}, base.origins, wrong)
@@ -184,5 +186,5 @@ def _settle_idle(keys: Keys, values: Flat, defaults: Flat) -> dict[str, str]:
 
 
 def _told(problems: list[str]) -> str:
-    lines = list(dict.fromkeys(problems))
+    lines = list(dict.fromkeys(map(without_secrets, problems)))
     return lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} settings are wrong:", *lines])

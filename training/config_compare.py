@@ -39,9 +39,13 @@ def from_preset(loaded: LoadedConfig, preset: str | None) -> dict[str, Any]:
     task = loaded.config.task
     names = preset_names(task)
     base = next((name for name in (preset, "default") if name in names), None)
-    there = flat_values(load_config(task, preset_or_file=base).config)
-    here = flat_values(loaded.config)
-    return {"preset": base, "keys": {key: [there[key], here[key]] for key in here if here[key] != there[key]}}
+    return {"preset": base, "keys": changes(load_config(task, preset_or_file=base).config, loaded.config)}
+
+
+def changes(there: RunConfig, here: RunConfig) -> dict[str, list[Any]]:
+    """Keys of one schema whose values differ, with an effect on the result or without: key -> [there, here]."""
+    old, new = flat_values(there), flat_values(here)
+    return {key: [old[key], new[key]] for key in new if old[key] != new[key]}
 
 
 def parse(schema: type[RunConfig], values: Mapping[str, Any], origin: str) -> RunConfig:
@@ -61,6 +65,14 @@ def parse(schema: type[RunConfig], values: Mapping[str, Any], origin: str) -> Ru
         ) from None
 
 
+def mismatch(checkpoint: str, current: str) -> str:
+    """The warning about a checkpoint whose config hash is not the current one."""
+    return (
+        f"Config hash mismatch! Checkpoint config hash: {checkpoint[:_SHOWN_DIGITS]}, Current config hash: "
+        f"{current[:_SHOWN_DIGITS]}. This may affect reproducibility."
+    )
+
+
 def with_neutral_of(own: RunConfig, around: RunConfig) -> RunConfig:
     """``own`` with what does not change a result (device, workers, places) taken from ``around``."""
     keys, values = keys_of(type(own)), flat_values(own)
@@ -73,9 +85,6 @@ def mismatch_lines(checkpoint: RunConfig, current: RunConfig) -> list[str]:
     one, other = config_hash(checkpoint), config_hash(current)
     if one == other:
         return []
-    warning = (
-        f"Config hash mismatch! Checkpoint config hash: {one[:_SHOWN_DIGITS]}, Current config hash: "
-        f"{other[:_SHOWN_DIGITS]}. This may affect reproducibility."
-    )
     changed = differences(checkpoint, current)
-    return [warning, *(f"  {key}: {show(there)} there, {show(here)} here" for key, (there, here) in changed.items())]
+    lines = [f"  {key}: {show(there)} there, {show(here)} here" for key, (there, here) in changed.items()]
+    return [mismatch(one, other), *lines]

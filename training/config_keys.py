@@ -12,6 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from training.shown import without_secrets
+
 Flat = dict[str, Any]
 
 _TYPE_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
@@ -128,8 +130,9 @@ def _initials(word: str) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as it would be written in YAML, shortened."""
+    """A value as it would be written in YAML, shortened, without secrets."""
     text = {None: "null", True: "true", False: "false"}.get(value, repr(value)) if _is_plain(value) else repr(value)
+    text = without_secrets(text)  # before it is shortened: half an address is not known as one
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -14,6 +14,7 @@ from backend.errors import BadDataError, UsageError
 from backend.files import write_atomic
 from training.clock import now_utc
 from training.config import config_hash, dump_yaml, load_config, name_of_task
+from training.config_compare import mismatch
 from training.registry.place import output_folder
 from training.schema import RunConfig
 from training.tasks import task_class
@@ -165,12 +166,7 @@ class ConfigManager:
         found, current = str(_content(Path(checkpoint)).get("config_hash")), expected or self.get_config_hash()
         if found == current:
             return True
-        _LOG.warning(
-            "Config hash mismatch! Checkpoint config hash: %s, Current config hash: %s. "
-            "This may affect reproducibility.",
-            found,
-            current,
-        )
+        _LOG.warning(mismatch(found, current))
         return False
 
     def _file(self, path: Path | str | None, name: str) -> Path:

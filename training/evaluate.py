@@ -287,14 +287,16 @@ class Part:
 
 
 def _renew_report(run: Run, work: Work) -> None:
-    """Where the run has a report, the new scores go into it; what fails there costs no score."""
+    """Where the run has a report and a card, the new scores go into them; what fails there costs no score."""
+    from training.reporting.model_card import write_model_card
     from training.reporting.report import write_report
 
-    if run.path("report.html").is_file():
-        try:
-            write_report(run.folder)
-        except Exception as error:
-            work.log.say(f"the report could not be made anew ({error!r}); the scores are kept")
+    for name, write in (("report.html", write_report), ("MODEL_CARD.md", write_model_card)):
+        if run.path(name).is_file():
+            try:
+                write(run.folder)
+            except Exception as error:
+                work.log.say(f"{name} could not be made anew ({error!r}); the scores are kept")
 
 
 def _as_trained(run: Run, request: EvaluateRequest) -> PrepareRequest:

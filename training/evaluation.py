@@ -19,6 +19,7 @@ from training.engine.evaluate import Evaluation, evaluate_split
 from training.engine.interruption import StopRequest
 from training.engine.loader import Loader
 from training.run import Run
+from training.side_files import read_side_file
 from training.tasks.protocol import ItemSource, Prepared, Task
 
 
@@ -92,8 +93,8 @@ def keep(run: Run, place: str, found: Evaluation, result: Mapping[str, Any]) -> 
 
 
 def _looks(run: Run, split: str) -> int:
-    """How often a split was looked at, with whichever checkpoint and data."""
-    kept = run.path("evaluations").glob(f"{split}*/metrics.json")
-    return max(
-        (run.read_json(f"evaluations/{path.parent.name}/metrics.json").get("looks", 0) for path in kept), default=0
-    )
+    """How often a split was looked at, with whichever checkpoint and data; also where a file is damaged."""
+    kept = [path.parent.name for path in run.path("evaluations").glob(f"{split}*/metrics.json")]
+    files = [read_side_file(run, f"evaluations/{place}/metrics.json").get("looks", 1) for place in kept]
+    told = [event["looks"] for event in run.events() if event["event"] == "evaluated" and event.get("split") == split]
+    return max([*files, *told], default=0)

@@ -7,7 +7,8 @@ from typing import Any
 from backend.artifact import checkpoints, read_state
 from backend.errors import ConfigError
 from training.config import LoadedConfig, load_config
-from training.config_keys import flat_values, keys_of
+from training.config_compare import changes
+from training.config_keys import keys_of
 from training.run import Run
 from training.tasks import task_class
 
@@ -30,8 +31,7 @@ EXTENDABLE = {
 def changes_of(run: Run, loaded: LoadedConfig) -> dict[str, list[Any]]:
     """Keys whose values differ from the run's own config.yaml: key -> [there, here]."""
     own = load_config(run.metadata["task"], preset_or_file=str(run.path("config.yaml"))).config
-    old, new = flat_values(own), flat_values(loaded.config)
-    return {key: [old[key], new[key]] for key in new if old[key] != new[key]}
+    return changes(own, loaded.config)
 
 
 def check_extension(run: Run, loaded: LoadedConfig) -> None:

@@ -22,6 +22,7 @@ from training.evaluation import Bench, keep, of_checkpoint
 from training.machine import available_cpus
 from training.provenance import determinism, device_facts, git_state, prepare_environment, versions
 from training.publish import publish_pth, repair_published
+from training.reporting.run_folder import RunFolder
 from training.reporting.trackers.follow import Trackers
 from training.reporting.units import duration
 from training.run import Run
@@ -149,7 +150,7 @@ def _evaluate(run: Run, work: Work, engine: Engine, prepared: Prepared) -> dict[
 
 
 def _evaluated_before(run: Run, split: str, artifact: Artifact, prepared: Prepared) -> dict[str, Any] | None:
-    result = run.read_json(f"evaluations/{split}/metrics.json")
+    result = RunFolder(run.folder).evaluations.get(split, {})  # without a damaged one
     same = result.get("checkpoint") == artifact.folder.name and result.get("dataset") == prepared.fingerprint
     return result if same else None
 

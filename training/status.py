@@ -29,7 +29,7 @@ class Status:
             return False
         self._next = now + _SECONDS
         fresh = self._folder / ".status.tmp"
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # a loss that is no number has no JSON
             fresh.write_text(to_json({**facts, "time": now_utc()}) + "\n", "utf-8")
             fresh.replace(self._folder / FILE)
         return True

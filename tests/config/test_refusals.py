@@ -151,3 +151,34 @@ def test_what_the_command_line_gives_an_effect_is_kept() -> None:
 def test_the_environment_is_the_users_own_word() -> None:
     environ = {"TRAIN_WORKER_TRAINING__LR_PATIENCE": "3"}
     assert "has no effect" in refused(None, "training.schedule=cosine", environ=environ)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://us:HUSH@host/m.yaml",
+        "https://host/m.yaml?token=HUSH",
+        "https://us:HUSH@" + "host" * 20,  # too long to be shown whole
+        ":s3,secret_access_key=HUSH:bucket/m.yaml",
+    ],
+)
+def test_a_secret_in_a_setting_is_refused_and_not_repeated(value: str) -> None:
+    told = [
+        refused(None, f"data.cache_dir='{value}'"),
+        refused(f"data: {{cache_dir: '{value}'}}"),
+        refused(f"goals: {{'val/loss': '{value}'}}"),
+        refused(f"goals: {{'{value}': '<1'}}"),
+        refused(f"selection: {{metric: '{value}'}}"),  # wrong in another way too
+        refused(None, environ={"TRAIN_WORKER_DATA__CACHE_DIR": f"'{value}'"}),
+        refused(None, f"training.seed='{value}'"),
+        refused(None, f"{value}=1"),
+        refused(None, environ={"TRAIN_WORKER_TRAINING__SEED": f"'{value}'", "TRAIN_WORKER_SEED": "3"}),
+    ]
+    assert not [text for text in told if "HUSH" in text]
+    assert all("environment variables or files of the address's own protocol" in text for text in told[:6])
+    assert all("\n" not in text for text in told[:6])
+
+
+@pytest.mark.parametrize("value", ["s3://bucket/runs@v1/x", "/data/a,b", "C:/data", "rclone:bucket/x", "me@host"])
+def test_an_address_without_a_secret_is_taken(value: str) -> None:
+    assert load(None, f"data.cache_dir='{value}'").config.model_dump()["data"]["cache_dir"] == value

@@ -234,3 +234,17 @@ def test_other_data_than_the_runs_begin_another_run(web: Web, numbers: File, tmp
 def test_data_given_by_name_go_before_a_manifest(web: Web, numbers: File, tmp_path: Path) -> None:
     assert train(tmp_path, "tiny", sets=(manifest({"https": URL}),), data=str(tmp_path / "made")) == DONE
     assert web.requests == []
+
+
+def test_a_manifests_secrets_are_copied_nowhere(
+    web: Web, numbers: File, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    own = manifest(
+        {"https": "https://us:HUSH@files.example/events.tar.gz"}, {"rclone": ":s3,pass=HUSH:b/events.tar.gz"}
+    )
+    assert train_tiny(tmp_path, "--set", own) == DONE
+    said = capfd.readouterr()
+    assert "HUSH" not in said.out + said.err
+    files = [path for top in ("out", "datasets") for path in (tmp_path / top).rglob("*") if path.is_file()]
+    assert len(files) > 20
+    assert not [path for path in files if b"HUSH" in path.read_bytes()]

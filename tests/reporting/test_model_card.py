@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from tests.reporting.made_run import CONFIG, make_run, metadata
+from tests.reporting.made_run import CONFIG, make_run, metadata, write_lines
 from training.config import load_config
 from training.reporting.model_card import render_model_card, write_model_card
+from training.reporting.report import write_report
 from training.reporting.run_folder import RunFolder
 from training.tasks.card import Card, Reference, card_from
 from training.tasks.convlstm import ConvLSTMTask
@@ -63,6 +64,17 @@ def test_the_card_says_what_was_done_with_numbers(run: Path) -> None:
     assert "| `test/csi_50_lead_7` >=0.5 | 0 | missed |" in text
     assert "**The split is weak.**" in section(text, "Data")
     assert "licence | unknown" in text
+
+
+def test_a_value_of_a_part_of_the_split_is_not_shown_as_a_score(run: Path) -> None:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    write_lines(run / "metrics.jsonl", [line | {"n": 3} if line["kind"] == "validation" else line for line in lines])
+    text = card(run)
+    assert "| chosen by | val/loss = 0.0819 on 3 of 8 windows, 0.0712 on all 8, on the validation split |" in text
+    assert "which had the lowest val/loss (0.0819 on 3 of 8 windows, 0.0712 on all 8)." in section(text, "Training")
+    assert "step 200 (0.0819 on 3 of 8 windows, 0.0712 on all 8)" in write_report(run).read_text("utf-8")
+    (run / "evaluations/val/metrics.json").unlink()
+    assert "| val/loss = 0.0819 on 3 of 8 windows, on the validation split |" in card(run)
 
 
 def test_only_what_was_used_is_cited(run: Path) -> None:

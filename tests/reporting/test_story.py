@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.reporting.made_run import CONFIG, EVENTS, write_lines
-from training.reporting.report_parts import differences, settings
+from training.reporting.model_card import write_model_card
+from training.reporting.report import write_report
+from training.reporting.report_parts import differences, heading, settings
 from training.reporting.report_story import by_start, speed, step_seconds, story, used
 from training.reporting.run_folder import RunFolder
 from training.yaml_core import read_yaml, write_yaml
@@ -41,6 +43,23 @@ def test_what_is_done_to_a_finished_run_is_no_work_on_it(run: Path) -> None:
     later = {"time": "2027-01-01T00:00:00Z", "event": "evaluated", "split": "test", "looks": 3}
     write_lines(run / "events.jsonl", [*EVENTS, later])
     assert (story(RunFolder(run)), [len(events) for events in by_start(RunFolder(run))]) == before
+
+
+def test_an_extended_run_that_was_killed_is_not_finished(run: Path) -> None:
+    path = run / "metadata.yaml"
+    write_yaml(path, read_yaml(path) | {"state": "running"})
+    write_lines(run / "events.jsonl", EVENTS[:-1])  # as the report finds it that the training itself makes
+    assert heading(RunFolder(run))["state"] == "finished"
+    assert story(RunFolder(run))["sessions"][-1]["ended"] == "reached this report"
+    again = [
+        {"time": "2026-11-21T10:00:00Z", "event": "started"},
+        {"time": "2026-11-21T10:00:01Z", "event": "extended"},
+    ]
+    write_lines(run / "events.jsonl", [*EVENTS, *again, {"time": "2026-11-21T11:00:00Z", "event": "verified"}])
+    assert heading(RunFolder(run))["state"] == "running"
+    assert story(RunFolder(run))["sessions"][-1]["ended"] == "at work, or killed without a word"
+    assert write_model_card(run) is None
+    assert "This run is not finished." in write_report(run).read_text("utf-8")
 
 
 def test_hours_and_cost_come_from_the_meter_then_the_metadata_then_the_events(run: Path) -> None:

@@ -35,6 +35,7 @@ class Memory(Tracker):
         self.asked = False  # whether it can say what it has
         self.known: list[str | None] = []
         self.outcome: Outcome | None = None
+        self.id: str | None = None  # by default the subject's token
 
     @property
     def place(self) -> str:
@@ -42,7 +43,7 @@ class Memory(Tracker):
 
     def open(self, subject: Subject, known_id: str | None) -> str:
         self.known.append(known_id)
-        return subject.token
+        return self.id or subject.token
 
     def reached(self) -> Mapping[str, int]:
         if not self.asked:
@@ -180,6 +181,20 @@ def test_another_place_gets_everything(run: Path) -> None:
         assert sorted(points) == wanted(6)
         assert tracker.known == [None]
     assert json.loads((run / NOTE).read_text())["memory"]["place"] == "elsewhere"
+
+
+def test_a_run_that_was_deleted_there_is_brought_as_a_whole(run: Path) -> None:
+    log(run, 1, 6)
+    begun(run, Memory([])).finish("finished")
+    anew = Memory([])
+    anew.id = "another"
+    begun(run, anew).finish("finished")
+    assert sorted(anew.points) == wanted(6)
+    assert json.loads((run / NOTE).read_text())["memory"]["id"] == "another"
+    again = Memory([])
+    again.id = "another"
+    begun(run, again).finish("finished")
+    assert (again.known, again.points) == (["another"], [])
 
 
 def test_two_processes_do_not_bring_the_same_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

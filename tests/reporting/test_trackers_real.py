@@ -88,6 +88,15 @@ def test_mlflow_has_every_point_once_after_a_kill_a_resume_and_a_push(tmp_path: 
 
 @pytest.mark.slow
 @needs_mlflow
+def test_a_push_after_the_database_was_deleted_brings_everything(tmp_path: Path) -> None:
+    assert train(tmp_path, "tiny", sets=LOGGED) == 0
+    push(tmp_path, "mlflow")
+    (tmp_path / "out" / "mlflow.db").unlink()
+    push(tmp_path, "mlflow")
+    assert points(tmp_path, "train/loss") == [*range(1, 21)]
+
+
+@needs_mlflow
 def test_mlflow_gets_a_finished_run_and_then_what_came_after(tmp_path: Path) -> None:
     assert train(tmp_path, "tiny", sets=LOGGED) == 0
     push(tmp_path, "mlflow")

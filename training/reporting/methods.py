@@ -109,7 +109,7 @@ def _selection(run: RunFolder) -> list[str]:
     if head["best_step"] is None or not chosen["metric"]:
         return []
     way = {"min": "lowest", "max": "highest"}.get(chosen["mode"], "best")
-    number = f" ({significant(chosen['value'])})" if chosen["value"] is not None else ""
+    number = f" ({chosen['words']})" if chosen["words"] else ""
     return [f"The weights of step {head['best_step']:,} were kept, which had the {way} {chosen['metric']}{number}."]
 
 

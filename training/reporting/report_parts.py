@@ -10,8 +10,9 @@ from typing import Any
 from training.files import to_json
 from training.goals import judge
 from training.reporting.run_folder import RunFolder
-from training.reporting.units import moment
+from training.reporting.units import moment, significant
 from training.shown import without_secrets
+from training.work_events import came_to_report
 
 _FILES = {
     "config.yaml": "every setting; give it to --config to repeat the run",
@@ -48,8 +49,10 @@ def identity(run: RunFolder) -> dict[str, Any]:
 def heading(run: RunFolder) -> dict[str, Any]:
     """What was trained, and how far it came."""
     metadata, dataset = run.metadata, run.metadata.get("dataset") or {}
+    known = identity(run)
     return {
-        **identity(run),
+        **known,
+        "selection": {**known["selection"], "words": _chosen_value(run, known["selection"], known["best_step"])},
         "error": without_secrets(str(metadata["error"])) if metadata.get("error") else None,
         "item": dataset.get("item", "items"),
         "items": dataset.get("items") or {},
@@ -71,10 +74,27 @@ def _selection(asked: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, 
     }
 
 
+def _chosen_value(run: RunFolder, selection: Mapping[str, Any], step: int | None) -> str:
+    """The value that decided; of a part of the split it is no score, so that of the whole stands beside it."""
+    if selection["value"] is None:
+        return ""
+    text = significant(selection["value"])
+    decided = next((record for record in run.validations if record.get("step") == step), {})
+    seen, whole = decided.get("n"), decided.get("of")
+    if seen is None or whole is None or seen >= whole:
+        return text
+    item = (run.metadata.get("dataset") or {}).get("item", "items")
+    text += f" on {seen:,} of {whole:,} {item}"
+    validated = run.evaluations.get("val") or {}
+    same = validated.get("checkpoint") == f"step-{step:08d}"
+    scored = validated["metrics"].get(selection["metric"]) if same else None
+    return text if scored is None else f"{text}, {significant(scored)} on all {whole:,}"
+
+
 def _state(run: RunFolder) -> str:
-    """The report is written just before the run is called finished: a scored test split is the end of training."""
+    """The report is written just before the run is called finished: its stage is the end of training."""
     state = str(run.metadata.get("state", "unknown"))
-    return "finished" if state == "running" and "test" in run.evaluations else state
+    return "finished" if state == "running" and came_to_report(run.events) else state
 
 
 def _device(device: Mapping[str, Any]) -> str:

@@ -6,15 +6,15 @@ import json
 import statistics
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from typing import Any
 
 from training.reporting.run_folder import Record, RunFolder
 from training.reporting.units import duration, moment
 from training.shown import without_secrets
+from training.work_events import ENDS, came_to_report, of_workers
 
 _HAPPENINGS = ("micro-batch", "refused step", "extended", "not drawn")
-_ENDS = ("interrupted", "failed", "finished")
 
 
 def story(run: RunFolder) -> dict[str, Any]:
@@ -42,27 +42,14 @@ def by_start(run: RunFolder) -> list[list[Record]]:
 
     The last of the lines that a killed one logged stands for its end.
     """
-    groups: list[list[Record]] = []
-    for event in run.events:
-        if event.get("event") == "started" or not groups:
-            groups.append([])
-        groups[-1].append(event)
+    groups = of_workers(run.events)
     begins = [str(group[0].get("time", "")) for group in groups]
-    return [
-        _with_last_line(run, _to_its_end(group), until)
-        for group, until in zip(groups, [*begins[1:], "~"], strict=False)
-    ]
-
-
-def _to_its_end(events: list[Record]) -> list[Record]:
-    own = [event for event in events if event.get("event") != "evaluated"] or events
-    before = list(takewhile(lambda event: event.get("event") not in _ENDS, own))
-    return own[: len(before) + 1]
+    return [_with_last_line(run, group, until) for group, until in zip(groups, [*begins[1:], "~"], strict=False)]
 
 
 def _with_last_line(run: RunFolder, events: list[Record], until: str) -> list[Record]:
     last = str(events[-1].get("time", ""))
-    if events[-1].get("event") in _ENDS:
+    if events[-1].get("event") in ENDS:
         return events
     logged = max((line["time"] for line in run.metrics if last < str(line.get("time", "")) < until), default=None)
     return [*events, {"time": logged, "event": "logged"}] if logged else events
@@ -88,7 +75,7 @@ def _session(events: list[Record]) -> dict[str, Any]:
 def _unsaid(run: RunFolder, last: bool) -> str:
     if not last:
         return "killed without a word"
-    return "reached this report" if "test" in run.evaluations else "at work, or killed without a word"
+    return "reached this report" if came_to_report(run.events) else "at work, or killed without a word"
 
 
 def _happening(event: Record) -> str:

@@ -40,8 +40,8 @@ class Delivery:
         self._lock.acquire(timeout=_LOCK_SECONDS)
         known = self._noted()
         run_id = self.tracker.open(subject_of(self.folder), known.get("id"))
-        there = self.tracker.reached()
-        self._reached = {kind: max(known.get(kind, -1), there.get(kind, -1)) for kind in ("train", "validation")}
+        there, noted = self.tracker.reached(), known if known.get("id") == run_id else {}  # else that run was deleted
+        self._reached = {kind: max(noted.get(kind, -1), there.get(kind, -1)) for kind in ("train", "validation")}
         self._note(id=run_id)
         self.opened = True
 
