@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import ConfigError
@@ -44,6 +44,7 @@ _SETS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(_SETS, st.booleans())
 def test_a_saved_config_loads_into_an_equal_one_with_an_equal_hash(sets: list[str], comments: bool) -> None:
     config = load(None, *sets).config
@@ -54,6 +55,7 @@ def test_a_saved_config_loads_into_an_equal_one_with_an_equal_hash(sets: list[st
     assert dump_yaml(again.config) == dump_yaml(config)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30).filter(lambda text: "\x00" not in text))
 def test_any_text_survives_saving(text: str) -> None:
     config = SmallConfig(task="small", data=DataSection(cache_dir=text))
