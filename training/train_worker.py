@@ -29,9 +29,9 @@ def flush_or_forget() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-# OpenMP threads that wait must not spin: on two cores that three other programs used, too, the same training did two
-# to three times as many steps (docs/benchmarks.md). Read when torch is loaded, so it is set before anything is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# OpenMP threads that wait spin for a millisecond before they sleep. On processors that others use too, that halves the
+# pace of a training (docs/benchmarks.md). It is read when torch is loaded, so it is set before anything is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if __name__ in ("__main__", "__mp_main__"):  # the second is this file in a loader's process
     import_from_the_repository()
