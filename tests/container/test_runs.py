@@ -44,7 +44,7 @@ def test_production_run_trains_the_sample_and_leaves_files_of_the_caller(image: 
     revision = config(image)["Labels"]["org.opencontainers.image.revision"]
     assert read_state(checkpoints(place.run / "checkpoints")[-1])["git"]["commit"] == revision
     again = run(image, "evaluate", place.run.name[:13], "--split", "val", options=[*short(), *place.volumes])
-    assert f"look 2: model_output/convlstm/{place.run.name}/evaluations/val/metrics.json" in again.stdout
+    assert f"look 2: /app/model_output/convlstm/{place.run.name}/evaluations/val/metrics.json" in again.stdout
 
 
 def test_development_run_uses_the_edited_code(image: str, place: Place) -> None:
