@@ -117,9 +117,15 @@ def test_what_training_would_refuse_is_refused(
 
 
 def test_a_store_is_not_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(tmp_path, "tiny", "--dry-run", "--sync-to", f"file://{tmp_path}/store") == 0
-    assert "the store of --sync-to was not asked" in said(capsys)
-    assert not (tmp_path / "store").exists()
+    """Not even where it holds a run that this command would continue."""
+    sync = ("--sync-to", f"file://{tmp_path}/store")
+    assert train(tmp_path / "other machine", "tiny", *sync, sets=("training.max_steps=1",)) == 0
+    capsys.readouterr()
+    assert train(tmp_path, "tiny", "--dry-run", *sync, sets=("training.max_steps=1",)) == 0
+    told = said(capsys)
+    assert "the store of --sync-to was not asked" in told
+    assert "it would begin a new run" in told
+    assert not list((tmp_path / "out").glob("tiny/2*"))
 
 
 def test_nested_values_are_described() -> None:

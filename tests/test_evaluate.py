@@ -351,3 +351,19 @@ def test_report_and_card_tell_of_the_new_look(
     (run / "MODEL_CARD.md").unlink()  # not wanted: it does not come back
     assert evaluate(tmp_path, run.name, "--split", "test") == 0
     assert not (run / "MODEL_CARD.md").exists()
+
+
+def test_what_the_run_was_selected_on_counts_as_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path, "tiny", sets=ONE_STEP) == 0
+    run = run_of(tmp_path, "tiny")
+    (own,) = (tmp_path / "datasets/.samples/tiny").glob("*.csv")
+    validated = own.read_text().splitlines()[72:96]
+    other = tmp_path / "other"
+    other.mkdir()
+    TinyTask.make_sample(other, seed=9)
+    lines = (other / "numbers.csv").read_text().splitlines()
+    (other / "numbers.csv").write_text("\n".join([*lines[:96], *validated]))  # its test split is our validation split
+    capsys.readouterr()
+    assert evaluate(tmp_path, run.name, "--split", "test", "--data", str(other), "--json") == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert (result["leaks"]["tainted"], result["leaks"]["n"]) == (12, 12)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from backend.errors import IO_ERROR, DiskError
 from tests.fetching.fake_drive import File, web_in
 from tests.fetching.world import DRIVE_ID, Place, contents, tar_gz
 from tests.runs import register_tiny, run_of, train
+from tests.small_disk import small_disk
 from training.engine.checkpoint import CheckpointStore
 
 MIB = 1 << 20
@@ -23,14 +23,8 @@ MIB = 1 << 20
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 120 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", place], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip("needs root to mount a small disk")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
+    with small_disk(tmp_path, "120m") as place:
+        yield place
 
 
 def fill(disk: Path, spare: int = 0) -> Path:

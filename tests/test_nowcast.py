@@ -180,6 +180,20 @@ def test_a_maximum_says_what_it_was_taken_over(make: Make, events: Path, tmp_pat
         assert forecast[forecast["z0"].attrs["bounds"]].values.tolist() == [[1.0, 2.0]]
 
 
+def test_a_forecast_says_whose_data_it_is_and_what_made_it(make: Make, events: Path, tmp_path: Path) -> None:
+    made = make(COARSE)
+    owners = {"institution": "Somewhere Met", "license": "CC BY 4.0", "history": "not ours"}
+    files = [
+        rewritten(file, lambda content: content.assign_attrs(owners), tmp_path / "owned" / file.name)
+        for file in frames_of(events / "sample/day1")
+    ]
+    with xr.open_dataset(write_nowcast(made.artifact, [files[0].parent], tmp_path / "out")) as forecast:
+        assert (forecast.attrs["institution"], forecast.attrs["license"]) == ("Somewhere Met", "CC BY 4.0")
+        assert forecast.attrs["history"] != "not ours"
+        assert forecast.attrs["model_grid"] == made.artifact.facts["grid"]
+        assert forecast["DBZ"].attrs["comment"] == "-29 dBZ, the lowest value, stands for no echo"
+
+
 def flipped(content: xr.Dataset) -> xr.Dataset:
     return content.isel(y0=slice(None, None, -1))
 

@@ -263,3 +263,18 @@ def test_a_run_name_that_is_no_folder_name_is_told(name: str, tmp_path: Path) ->
 def test_an_unknown_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "20200101_000000_no", *places(tmp_path)]) == 2
     assert "no such run" in capsys.readouterr().err
+
+
+def test_a_run_at_work_on_other_data_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.tiny_task import TinyTask
+
+    register_tiny(monkeypatch)
+    for name, seed in (("a", 1), ("b", 2)):
+        (tmp_path / name).mkdir()
+        TinyTask.make_sample(tmp_path / name, seed=seed)
+    assert train(tmp_path, "tiny", data=str(tmp_path / "a")) == 0
+    first = Run(run_of(tmp_path, "tiny"))
+    with first.locked():
+        first.update(state="running")
+        assert train(tmp_path, "tiny", data=str(tmp_path / "b")) == 0
+    assert len([path for path in (tmp_path / "out/tiny").iterdir() if not path.name.startswith(".")]) == 2

@@ -322,3 +322,12 @@ def test_make_help_lists_every_target() -> None:
     said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert len(targets) > 12
     assert [target for target in targets if f"make {target} " not in said] == []
+
+
+def test_a_package_that_is_missing_is_told_in_a_line(tmp_path: Path) -> None:
+    """A Python that has the standard library alone, as `python` is where only .venv has the packages."""
+    command = [sys.executable, "-S", "-I", str(ROOT / "training" / "train_worker.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: the package ") and "make setup" in line

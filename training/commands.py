@@ -52,7 +52,7 @@ def prepare(request: PrepareRequest) -> None:
         work.warnings = preflight(job_of(work.task, request, source, None), training=False)
         with Progress(work.log) as work.display:
             work.say_settled()
-            prepared = work.prepare()
+            prepared = work.searched_for_leaks(work.prepare())
             for line in prepared.summary:
                 work.log.say(line)
             if request.prune:

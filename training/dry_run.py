@@ -60,7 +60,7 @@ def _plan(request: TrainRequest, work: Work, run: Run | None) -> Iterator[str]:
     device, device_choice = choose_device(config.training.device)
     precision = Precision(config.training.amp, device)
     yield f"device: {device_choice}; precision: {precision.choice}"
-    prepared = work.prepare()
+    prepared = work.searched_for_leaks(work.prepare())
     run = _run_to_continue(request, work, run, prepared)
     yield from prepared.summary
     yield from data_lines(work.task, prepared)

@@ -40,10 +40,11 @@ if __name__ == "__main__":
     try:
         from training.cli import main
     except ModuleNotFoundError as missing:
-        sys.exit(
+        sys.stderr.write(
             f"error: the package {missing.name} is not installed for {sys.executable}; run `make setup` and call "
-            f"{HERE.parent / '.venv/bin/python'}, or use the image"
+            f"{HERE.parent / '.venv/bin/python'}, or use the image\n"
         )
+        sys.exit(78)  # backend.errors.CONFIG, which may not be importable here
     code = main()
     flush_or_forget()
     sys.exit(code)

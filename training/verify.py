@@ -41,6 +41,7 @@ from training.work import Work
 REPORT = "verification_report.json"
 _LEAST = 1e-3  # a score below it is compared as if it were as large: what is left of a rounding must not count
 _SCRATCH = ".verify-"
+_STAY = {"training.device", "training.num_workers", "training.micro_batch_size", "data.cache_dir"}
 _ALTERING = {"TRAIN_WORKER_SEED", "TRAIN_WORKER_DATA", "TRAIN_WORKER_DRIVE_ID", "TRAIN_WORKER_SYNC_TO"}
 FORMAT = 1
 
@@ -254,7 +255,7 @@ def _remove(left_behind: Path) -> None:
 def _nobody_else_told(place: Path) -> Iterator[None]:
     """The second training is no run of the user's: no registry lists it, and no setting of the environment is in it."""
     kept = dict(os.environ)
-    for name in [name for name in kept if name.startswith("TRAIN_WORKER_") and ("__" in name or name in _ALTERING)]:
+    for name in [name for name in kept if _alters(name)]:
         del os.environ[name]
     os.environ[REGISTRY] = str(place / "registry.json")
     try:
@@ -262,6 +263,12 @@ def _nobody_else_told(place: Path) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(kept)
+
+
+def _alters(name: str) -> bool:
+    """Whether a variable may be another setting than the run's; where to train and the like may stay as they are."""
+    key = name.removeprefix("TRAIN_WORKER_").lower().replace("__", ".")
+    return name in _ALTERING or (name.startswith("TRAIN_WORKER_") and "__" in name and key not in _STAY)
 
 
 def _same_weights(run: Run, again: Run) -> Check:

@@ -99,9 +99,9 @@ class Work:
             )
         )
         self.stop.check()
-        return self._searched_for_leaks(prepared)
+        return prepared
 
-    def _searched_for_leaks(self, prepared: Prepared) -> Prepared:
+    def searched_for_leaks(self, prepared: Prepared) -> Prepared:
         """With what its parts have in common in the audit, and told; also with what other weights have seen."""
         found = leaks_inside(prepared.members, prepared.near_seconds)
         weights = getattr(getattr(self.loaded.config, "model", None), "init_from", None)
@@ -121,7 +121,7 @@ class Work:
             OtherDatasetError: the run was started on another dataset.
         """
         self.status = Status(run.folder)
-        prepared = self.prepare(lambda name: run.event("stage", stage=name))
+        prepared = self.searched_for_leaks(self.prepare(lambda name: run.event("stage", stage=name)))
         note_fetched(run, self.source)
         known = run.metadata.get("dataset", {}).get("fingerprint")
         if known not in (None, prepared.fingerprint):

@@ -233,6 +233,7 @@ def test_events_on_different_grids_are_refused_with_their_sizes(two_grids):
 def test_crop_cuts_all_to_the_common_extent_in_km(two_grids):
     prepared = prepare(two_grids, grid="crop", downsample_size=[5, 4])
     assert prepared.preprocessing["radar"]["crop_km"] == [10.0, 8.0]
+    assert any("does not make them show the same place" in line for line in prepared.summary)
     assert prepared.facts["spacing_km"] == pytest.approx([2, 2])
     assert not any("not square" in line for line in prepared.summary)
     coarse = read_volume(two_grids.source / "sample/day0/999.nc", "DBZ")

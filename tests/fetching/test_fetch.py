@@ -8,7 +8,6 @@ import resource
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 from filelock import FileLock
 
 from backend.errors import BadDataError, DiskError, InterruptedRunError, SourceUnavailableError
-from tests.fetching.fake_drive import File, Web, web_in
+from tests.fetching.fake_drive import File, Web
 from tests.fetching.world import DRIVE_ID, FILES, Place, contents, sha256, tar_gz
 from training.fetching import archive as fetch_archive
 from training.files import read_json, write_json
@@ -26,21 +25,6 @@ ARCHIVE = tar_gz()
 OTHER = tar_gz({"event_1/a.nc": b"changed"})
 DRIVE = {"gdrive": DRIVE_ID}
 MIRROR = {"https": "https://me:hidden@files.example/events.tar.gz?token=hidden"}
-
-
-@pytest.fixture(scope="module")
-def shared_web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    with web_in(tmp_path_factory.mktemp("web")) as web:
-        yield web
-
-
-@pytest.fixture
-def web(shared_web: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Web]:
-    shared_web.enter(monkeypatch)
-    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
-    yield shared_web
-    shared_web.reset()
-    assert not (tmp_path / "nowhere").exists(), "something was written to HOME"
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from tests.fetching.fake_drive import NOWHERE, File, Web, web_in
+from tests.fetching.fake_drive import NOWHERE, File, Web
 from tests.fetching.world import DRIVE_ID, sha256, tar_gz
 from training.fetching import download_drive, download_fsspec, download_https, download_rclone
 from training.fetching.download import TRIES, Job, Received, SourceError, Voice, is_html, without_secrets
@@ -26,21 +25,6 @@ MODULES = {
     "fsspec": download_fsspec,
     "rclone": download_rclone,
 }
-
-
-@pytest.fixture(scope="module")
-def shared_web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    with web_in(tmp_path_factory.mktemp("web")) as web:
-        yield web
-
-
-@pytest.fixture
-def web(shared_web: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Web]:
-    shared_web.enter(monkeypatch)
-    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
-    yield shared_web
-    shared_web.reset()
-    assert not (tmp_path / "nowhere").exists(), "something was written to HOME"
 
 
 class Asking:

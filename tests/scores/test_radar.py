@@ -16,6 +16,7 @@ from torch import Tensor
 from backend.errors import ConfigError
 from backend.preprocessing.radar import RadarPreprocessing
 from training.scores.radar import NowcastScores
+from training.scores.radar_table import _pair, higher
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -315,3 +316,9 @@ def test_a_value_stored_just_below_its_threshold_is_still_an_event() -> None:
         scores.update(stored, stored, valid, stored[:, 0], valid[:, 0])
         assert scores.record()["observed_pixels"] == {f"{threshold:g}": [int((dbz >= threshold).sum())]}
         assert abs(scores.record()["counted_from_dbz"][f"{threshold:g}"] - threshold) <= packing.packing_error_dbz
+
+
+def test_no_mark_where_both_show_the_same_number_and_no_negative_zero() -> None:
+    assert _pair({"x": 0.0, "persistence_x": -0.0004}, "x", higher).split("|") == [" 0.000", " 0.000 "]
+    assert _pair({"x": 0.5, "persistence_x": 0.4}, "x", higher).split("|") == [" 0.500", " 0.400*"]
+    assert _pair({"x": 0.4, "persistence_x": 0.5}, "x", higher).split("|") == [" 0.400", " 0.500 "]

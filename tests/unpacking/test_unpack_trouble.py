@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import BadDataError, DiskError, InterruptedRunError
+from tests.small_disk import small_disk
 from tests.unpacking.archives import END, Bench, content_of, member, packed, tar_of, without_programs
 from training.unpacking import durable
 from training.unpacking import unpack as unpacking
@@ -185,13 +186,8 @@ def test_a_limit_on_the_size_of_files(bench: Bench) -> None:
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip("needs root to mount a small disk")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    with small_disk(tmp_path, "1m") as place:
+        yield place
 
 
 def test_a_disk_that_is_really_full(bench: Bench, tiny_disk: Path) -> None:
