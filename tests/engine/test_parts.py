@@ -18,11 +18,18 @@ from training.engine.interruption import StopRequest
 from training.engine.schedule import Schedule
 from training.engine.state import is_better
 from training.schema import TrainingSection
+from training.tasks.protocol import Phase
 
 
 def schedule(**settings: object) -> Schedule:
     training = TrainingSection.model_validate({"min_learning_rate": 1e-6, **settings})
-    return Schedule(training, 1e-2, steps=100, steps_per_epoch=10, mode="min")
+    return Schedule(training, Phase("only", 10, 1e-2), steps_per_epoch=10, mode="min")
+
+
+def test_a_phase_may_have_a_schedule_of_its_own() -> None:
+    training = TrainingSection.model_validate({"schedule": "cosine"})
+    made = Schedule(training, Phase("frozen", 10, 1e-2, schedule="constant"), steps_per_epoch=10, mode="min")
+    assert {made.factor(step) for step in (0, 50, 99, 100)} == {1.0}
 
 
 def test_warmup_rises_to_one() -> None:

@@ -148,7 +148,7 @@ def _start_phase(engine: Engine, phase: Phase) -> Session:
         fused=engine.device.type == "cuda" or None,
     )
     batches = batches_in_epoch(len(engine.splits["train"]), training.batch_size)
-    schedule = Schedule(training, phase.learning_rate, phase.epochs * batches, batches, engine.config.selection.mode)
+    schedule = Schedule(training, phase, batches, engine.config.selection.mode)
     stepper = Stepper(
         engine.task,
         engine.model,
