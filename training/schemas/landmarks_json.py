@@ -52,7 +52,7 @@ _NEEDS = {  # old key -> the old key and values without which it does nothing, t
     "central_weight": ("loss", ("combined",)),
     "symmetry_weight": ("loss", ("combined",)),
 }
-_ABSENT = {"clahe": False, "loss": "wing"}  # what the old program took where the file said nothing
+_ABSENT = {"clahe": True, "loss": "wing"}  # what holds here where the file says nothing
 
 
 def is_old(content: Any) -> bool:
