@@ -15,8 +15,7 @@ from torch import nn
 
 from backend.artifact import Artifact
 from backend.errors import BadDataError, UsageError
-from backend.files import write_atomic
-from backend.forecast_netcdf import writable_folder
+from backend.files import writable_folder, write_atomic
 from backend.models import build
 from backend.models.landmarks import predict_points
 from backend.preprocessing.landmark_set import LandmarkSet
