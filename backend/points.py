@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -56,7 +57,7 @@ def find_points(artifact: Artifact, files: Sequence[Path]) -> Iterator[tuple[Pat
     Raises:
         BadDataError: a file that is no image.
     """
-    preprocessing = LandmarkPreprocessing.from_dict(artifact.preprocessing)
+    preprocessing = LandmarkPreprocessing.from_dict(artifact.preprocessing["landmarks"])
     mirrors = LandmarkSet.from_json(artifact.facts["landmark_set"]).mirrors
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build(artifact.state["task"], artifact.config, artifact.facts)
@@ -92,7 +93,7 @@ def image_files(inputs: Sequence[Path]) -> list[Path]:
     if not files:
         raise UsageError(f"{', '.join(map(str, inputs))}: no images found ({', '.join(IMAGE_SUFFIXES)})")
     files = sorted({file.resolve(): file for file in files}.values(), key=lambda file: (file.name, str(file)))
-    for one, other in zip(files, files[1:], strict=False):
+    for one, other in pairwise(files):
         if one.stem == other.stem:
             raise UsageError(f"{one} and {other}: two images of one name; predict them one after another")
     return files

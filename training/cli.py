@@ -37,6 +37,7 @@ from training.cli_options import (
     Task,
 )
 from training.config_cli import config_app
+from training.ensembles.cli import ensemble, sweep
 from training.requests import (
     DATASETS,
     OUTPUT,
@@ -74,6 +75,8 @@ app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 app.add_typer(runs_app, name="runs")
+app.command()(ensemble)
+app.command()(sweep)
 
 
 @app.command()

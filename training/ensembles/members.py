@@ -57,7 +57,7 @@ def open_members(output: Path, spec: Spec) -> list[EnsembleMember]:
                 f"{member.label} finds other points ({_points(member.names)}) than {first.label} "
                 f"({_points(first.names)}); only models of the same points can be averaged"
             )
-        other = _differences(first.subject.preprocessing, member.subject.preprocessing)
+        other = _differences(*(one.subject.preprocessing["landmarks"] for one in (first, member)))
         if other:
             raise ConfigError(
                 f"{member.label} and {first.label} see images in different ways ({'; '.join(other)}); an ensemble's "
@@ -100,10 +100,10 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def _check_claims(member: EnsembleMember, claims: Mapping[str, Any]) -> None:
     """`--clahe` and the like change nothing: a member sees images as it was trained to. What they say must be so."""
-    stored = member.subject.preprocessing
+    stored = member.subject.preprocessing["landmarks"]
     for key, claimed in claims.items():
         if stored.get(key) != claimed:
             raise ConfigError(
-                f"{key} is said to be {claimed}, but the members were trained with {key} {stored.get(key)}, which is how "
-                "they see images; leave it out, or train members with it"
+                f"{key} is said to be {claimed}, but the members were trained with {stored.get(key)}, and so they see "
+                "images; leave it out, or train members with it"
             )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from backend.models.landmarks import predict_points
-from backend.preprocessing.landmarks import normalise
+from backend.preprocessing.landmarks import LandmarkPreprocessing
 from training.reporting.landmark_figures import Example, draw_point_errors, draw_points
 from training.tasks.protocol import Batch, ItemSource, Prepared
 
@@ -20,7 +20,7 @@ UNIT = "px at 224"
 
 
 def draw_examples(model: nn.Module, prepared: Prepared, split: str, folder: Path, device: torch.device) -> list[Path]:
-    """Draw the images of ``split`` with the smallest and largest error, and the errors by point; PNG and SVG of each."""
+    """Draw the best and the worst images of ``split``, and how the errors of each point are spread."""
     items = prepared.splits[split]
     truth, predicted = _points(model, items, device)
     errors = np.linalg.norm(predicted - truth, axis=2) * SCALE
@@ -44,7 +44,7 @@ def _points(model: nn.Module, items: ItemSource, device: torch.device) -> tuple[
         batch: list[Batch] = [items.item(index, None) for index in range(first, min(first + _AT_ONCE, len(items)))]
         images = torch.cat([one["image"] for one in batch]).to(device)
         with torch.inference_mode():
-            plain, _ = predict_points(model, normalise(images), mirrored=False)
+            plain, _ = predict_points(model, preprocessing.normalise(images), mirrored=False)
         predicted.append(plain.float().cpu())
         truth.append(torch.cat([one["points"] for one in batch]))
     return torch.cat(truth).numpy(), torch.cat(predicted).numpy()
