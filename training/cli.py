@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -408,10 +408,15 @@ def report(
 def _resolved(request: TrainRequest) -> str:
     """The configuration that ``request`` would train with, as YAML with comments."""
     from training.config import dump_yaml
+    from training.machine import nvidia_in_sight
     from training.settle import load_request, settle
 
+    def has_gpu(config: Any) -> bool:
+        """As far as it can be told without torch, whose import takes longer than all the rest."""
+        return config.training.device != "cpu" and nvidia_in_sight()
+
     try:
-        loaded, _ = settle(request, os.environ)
+        loaded, _ = settle(request, os.environ, has_gpu)
     except BadDataError:  # the settings can be shown without the data
         loaded = load_request(request, request.config, os.environ)
     head = [f"preset {loaded.preset}"] if loaded.preset else []
