@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -382,10 +382,15 @@ def _detached(context: typer.Context, output: Path) -> int:
 def _resolved(request: TrainRequest) -> str:
     """The configuration that ``request`` would train with, as YAML with comments."""
     from training.config import dump_yaml
+    from training.machine import nvidia_in_sight
     from training.settle import load_request, settle
 
+    def has_gpu(config: Any) -> bool:
+        """As far as it can be told without torch, whose import takes longer than all the rest."""
+        return config.training.device != "cpu" and nvidia_in_sight()
+
     try:
-        loaded, _ = settle(request, os.environ)
+        loaded, _ = settle(request, os.environ, has_gpu)
     except BadDataError:  # the settings can be shown without the data
         loaded = load_request(request, request.config, os.environ)
     head = [f"preset {loaded.preset}"] if loaded.preset else []

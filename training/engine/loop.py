@@ -29,7 +29,7 @@ from training.engine.schedule import Schedule
 from training.engine.state import Best, Progress, is_better, load_optimizer, model_tensors, scaler_state
 from training.engine.step import PartialStepDropped, Stepper, StepResult
 from training.files import JsonLines
-from training.schema import RunConfig
+from training.schemas.shared import RunConfig
 from training.tasks.protocol import Batch, ItemSource, Phase, Task
 
 _TICK_SECONDS = 0.25

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from training.schema import TrainingSection
+from training.schemas.shared import TrainingSection
 from training.tasks.protocol import Phase
 
 

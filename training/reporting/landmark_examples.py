@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
-
 from backend.models.landmarks import predict_points
 from backend.preprocessing.landmarks import LandmarkPreprocessing
+from torch import nn
+
 from training.reporting.landmark_figures import Example, draw_point_errors, draw_points
 from training.tasks.protocol import Batch, ItemSource, Prepared
 

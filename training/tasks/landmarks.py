@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from backend.models.landmarks import load_old_weights, predict_points
+from backend.preprocessing.landmarks import normalise
 from torch import Tensor, nn
 
 from backend.models import build
-from backend.models.landmarks import load_old_weights, predict_points
 from backend.preprocessing.landmark_set import LandmarkSet
-from backend.preprocessing.landmarks import normalise
 from backend.weights import load_matching, read_state_dict
 from training.data.landmarks import check_mirroring, class_counts, prepare_landmarks
 from training.data.landmarks_glance import glance_at_landmarks

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from backend.weights import load_matching
 from training.leaks.members import Member
-from training.schema import RunConfig
+from training.schemas.shared import RunConfig
 from training.tasks.card import Card
 
 Batch = dict[str, Any]
