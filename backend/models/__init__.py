@@ -36,4 +36,18 @@ def _convlstm(config: Mapping[str, Any], facts: Mapping[str, Any]) -> nn.Module:
     )
 
 
-_BUILDERS = {"convlstm": _convlstm}
+def _landmarks(config: Mapping[str, Any], facts: Mapping[str, Any]) -> nn.Module:
+    from backend.models.landmarks import LandmarkNet
+
+    model = config["model"]
+    return LandmarkNet(
+        points=len(facts["landmark_set"]["names"]),
+        coordinate_attention=model["coordinate_attention"],
+        head=model["head"],
+        hidden_dim=model["hidden_dim"],
+        dropout=model["dropout"],
+        image_size=config["data"]["image_size"],
+    )
+
+
+_BUILDERS = {"convlstm": _convlstm, "landmarks": _landmarks}
