@@ -74,9 +74,7 @@ def check_landmark_loss(settings: LandmarkLossSection, points: LandmarkSet, clas
         )
 
 
-def landmark_counts(
-    labels: Tensor, settings: LandmarkLossSection, classes: Sequence[str]
-) -> dict[str, float | Tensor]:
+def landmark_counts(labels: Tensor, settings: LandmarkLossSection, classes: Sequence[str]) -> dict[str, float | Tensor]:
     """What each term's sum is divided by: the images, each as often as its class counts.
 
     Args:
@@ -85,7 +83,7 @@ def landmark_counts(
         classes: the dataset's classes by name.
     """
     count = _image_weights(labels, settings, classes).sum()
-    return {name: count for name in loss_terms(settings)}
+    return dict.fromkeys(loss_terms(settings), count)
 
 
 def landmark_loss(
@@ -168,7 +166,7 @@ def central(points: Tensor) -> Tensor:
 
 
 def symmetry(points: Tensor) -> Tensor:
-    """How unequally far paired points are from the axis, beyond `SYMMETRY_MARGIN`, squared; mean over pairs: ``[n]``."""
+    """How unequally far pairs are from the axis, beyond `SYMMETRY_MARGIN`, squared; mean over pairs: ``[n]``."""
     far = _signed_distances(points).abs()
     left, right = zip(*LUNGS.pairs, strict=True)
     unequal = (far[:, list(left)] - far[:, list(right)]).abs()
