@@ -36,4 +36,20 @@ def _convlstm(config: Mapping[str, Any], facts: Mapping[str, Any]) -> nn.Module:
     )
 
 
-_BUILDERS = {"convlstm": _convlstm}
+def _landmarks(config: Mapping[str, Any], facts: Mapping[str, Any]) -> nn.Module:
+    from backend.models.landmarks import LandmarkNet
+    from backend.preprocessing.landmark_set import LandmarkSet
+
+    model, points = config["model"], LandmarkSet.from_json(facts["landmark_set"])
+    return LandmarkNet(
+        points=len(points),
+        coordinate_attention=model["coordinate_attention"],
+        head=model["head"],
+        hidden_dim=model["hidden_dim"],
+        dropout=model["dropout"],
+        image_size=config["data"]["image_size"],
+        mirrored_order=points.mirrored_order() if points.mirrors else None,
+    )
+
+
+_BUILDERS = {"convlstm": _convlstm, "landmarks": _landmarks}

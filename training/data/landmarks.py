@@ -39,12 +39,14 @@ class LandmarkItems:
         points: np.ndarray,
         sizes: np.ndarray,
         class_of: np.ndarray,
+        weights: np.ndarray,
         augmentation: AugmentationSection,
         mirrored_order: Sequence[int],
     ) -> None:
         self._reader, self._blocks, self._points, self._sizes = reader, blocks, points, sizes
         self._augmentation, self._mirrored_order = augmentation, list(mirrored_order)
         self.class_of = class_of  # int64 [n]
+        self._weights = weights  # float32 [n]
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -57,7 +59,8 @@ class LandmarkItems:
     def item(self, index: int, rng: np.random.Generator | None) -> Batch:
         """One row: ``image`` uint8 [1, 3, S, S], ``points`` float32 [1, P, 2] in [0, 1], ``size`` float32 [1, 2].
 
-        ``size`` is the (width, height) of the image file in pixels; ``class`` is int64 [1].
+        ``size`` is the (width, height) of the image file in pixels; ``class`` is int64 [1]; ``weight`` float32 [1] is
+        how much the image counts in the loss.
         """
         block = np.empty((3, 1, *self._reader.shape[1:]), np.uint8)
         self._reader.read_run(int(self._blocks[index]), block)
@@ -70,6 +73,7 @@ class LandmarkItems:
             "points": torch.from_numpy(points.copy())[None],
             "size": torch.from_numpy(self._sizes[index].copy())[None],
             "class": torch.from_numpy(self.class_of[index : index + 1].copy()),
+            "weight": torch.from_numpy(self._weights[index : index + 1].copy()),
         }
 
 
@@ -78,8 +82,11 @@ def prepare_landmarks(
     context: PrepareContext,
     split_seed: int,
     augmentation: AugmentationSection | None = None,
+    class_weights: Mapping[str, float] | None = None,
 ) -> Prepared:
     """A dataset folder to split items over a prepared cache; in well under a second where nothing changed.
+
+    ``class_weights`` say how much images of a class count in the loss, where that is not 1.
 
     Raises BadDataError, DiskError and InterruptedRunError.
     """
@@ -90,7 +97,9 @@ def prepare_landmarks(
     cache = open_or_build(
         context.cache_dir, request, lambda pool: _plan(section, annotated, pool, context), context, workers
     )
-    return prepared_items(section, annotated, cache, split_seed, augmentation or AugmentationSection(), mirror)
+    return prepared_items(
+        section, annotated, cache, split_seed, augmentation or AugmentationSection(), class_weights or {}, mirror
+    )
 
 
 def preprocessing_of(section: LandmarkDataSection) -> LandmarkPreprocessing:
@@ -144,6 +153,7 @@ def prepared_items(
     cache: PreparedCache,
     split_seed: int,
     augmentation: AugmentationSection,
+    class_weights: Mapping[str, float],
     mirror: Sequence[str] = (),
 ) -> Prepared:
     """Split items over an opened cache. Raises BadDataError: a point outside its image, too few images."""
@@ -153,7 +163,8 @@ def prepared_items(
     split = split_images(annotated.class_of, _keys(annotated, pixels), fractions, split_seed, cache.folder)
     audit = audit_of(annotated, pixels, split, fractions, split_seed)
     points = (annotated.points / sizes[:, None]).astype(np.float32)
-    splits = _splits(annotated, cache, split, points, sizes, augmentation)
+    weight_of = np.array([class_weights.get(name, 1.0) for name in annotated.classes], np.float32)
+    splits = _splits(annotated, cache, split, points, sizes, weight_of, augmentation)
     return Prepared(
         fingerprint=_fingerprint(section, annotated, cache, split_seed),
         splits=splits,
@@ -182,13 +193,16 @@ def _splits(
     split: Split,
     points: np.ndarray,
     sizes: np.ndarray,
+    weight_of: np.ndarray,
     augmentation: AugmentationSection,
 ) -> dict[str, LandmarkItems]:
     reader, order = cache.reader(), annotated.landmark_set.mirrored_order()
-    widths = sizes.astype(np.float32)
+    widths, classes = sizes.astype(np.float32), annotated.class_of
     members = {name: split.members(name) for name in SPLITS}
     return {
-        name: LandmarkItems(reader, at, points[at], widths[at], annotated.class_of[at], augmentation, order)
+        name: LandmarkItems(
+            reader, at, points[at], widths[at], classes[at], weight_of[classes[at]], augmentation, order
+        )
         for name, at in members.items()
     }
 

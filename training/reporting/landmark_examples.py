@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from backend.models.landmarks import predict_points
 from backend.preprocessing.landmarks import LandmarkPreprocessing
 from torch import nn
 
@@ -22,7 +21,8 @@ UNIT = "px at 224"
 def draw_examples(model: nn.Module, prepared: Prepared, split: str, folder: Path, device: torch.device) -> list[Path]:
     """Draw the best and the worst images of ``split``, and how the errors of each point are spread."""
     items = prepared.splits[split]
-    truth, predicted = _points(model, items, device)
+    preprocessing = LandmarkPreprocessing.from_dict(prepared.preprocessing["landmarks"])
+    truth, predicted = _points(model, preprocessing, items, device)
     errors = np.linalg.norm(predicted - truth, axis=2) * SCALE
     order = np.argsort(errors.mean(axis=1))
     written: list[Path] = []
@@ -36,7 +36,9 @@ def draw_examples(model: nn.Module, prepared: Prepared, split: str, folder: Path
     )
 
 
-def _points(model: nn.Module, items: ItemSource, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+def _points(
+    model: nn.Module, preprocessing: LandmarkPreprocessing, items: ItemSource, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
     """True and predicted points [N, P, 2], from 0 to 1."""
     model.eval()
     truth, predicted = [], []
@@ -44,8 +46,7 @@ def _points(model: nn.Module, items: ItemSource, device: torch.device) -> tuple[
         batch: list[Batch] = [items.item(index, None) for index in range(first, min(first + _AT_ONCE, len(items)))]
         images = torch.cat([one["image"] for one in batch]).to(device)
         with torch.inference_mode():
-            plain, _ = predict_points(model, preprocessing.normalise(images), mirrored=False)
-        predicted.append(plain.float().cpu())
+            predicted.append(model(preprocessing.normalise(images)).float().cpu())
         truth.append(torch.cat([one["points"] for one in batch]))
     return torch.cat(truth).numpy(), torch.cat(predicted).numpy()
 

@@ -77,10 +77,11 @@ def _cells(row: Row, metrics: Metrics, baseline: Baseline | None) -> Iterable[di
             yield {"own": "–" if cell is None else f"{cell:,}", "other": "", "kind": "count"}
             continue
         model = metrics.get(cell)
-        other = metrics.get(baseline.prefix + cell) if baseline else None
+        counterpart = baseline.counterpart(cell) if baseline else None
+        other = metrics.get(counterpart) if counterpart else None
         won = better(model, other, row.better)
         kind = "" if won is None else "better" if won else "worse"
-        yield {"own": _short(model), "other": _short(other) if baseline else "", "kind": kind}
+        yield {"own": _short(model), "other": _short(other) if counterpart else "", "kind": kind}
 
 
 def _short(value: float | None) -> str:

@@ -70,7 +70,7 @@ def verdict_of(evaluation: Mapping[str, Any]) -> Verdict | None:
         return None
     split = evaluation.get("split")
     metrics = {name.removeprefix(f"{split}/"): value for name, value in evaluation.get("metrics", {}).items()}
-    columns = list(table.columns[:-1] if table.pooled else table.columns)
+    columns = list(table.columns[:-1] if table.pooled else table.columns)[: layout.judged.columns]
     rows = _judge(layout, table, metrics, len(columns))
     return Verdict(
         layout.baseline, layout.judged, rows, columns, _sentence(layout.baseline, layout.judged, rows, columns)
@@ -83,15 +83,15 @@ def _judge(layout: Layout, table: Table, metrics: Mapping[str, float], columns: 
     counts = list(layout.judged.counts)
     found = []
     for number, row in enumerate(table.rows):
-        pairs = list(enumerate(_pairs(row, layout.baseline.prefix, metrics)))[:columns]
+        pairs = list(enumerate(_pairs(row, layout.baseline, metrics)))[:columns]
         known = tuple(i for i, (model, other) in pairs if model is not None and other is not None)
         won = tuple(i for i, (model, other) in pairs if better(model, other, row.better))
         found.append(RowVerdict(row.name, known, won, counts[number] if number < len(counts) else None))
     return found
 
 
-def _pairs(row: Row, prefix: str, metrics: Mapping[str, float]) -> list[tuple[float | None, float | None]]:
-    return [(metrics.get(str(cell)), metrics.get(f"{prefix}{cell}")) for cell in row.cells]
+def _pairs(row: Row, baseline: Baseline, metrics: Mapping[str, float]) -> list[tuple[float | None, float | None]]:
+    return [(metrics.get(str(cell)), metrics.get(baseline.counterpart(str(cell)) or "")) for cell in row.cells]
 
 
 def _sentence(baseline: Baseline, judged: Judged, rows: Sequence[RowVerdict], columns: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from training.schemas.shared import (
     Auto,
@@ -76,6 +76,15 @@ class LandmarkModelSection(Section):
     dropout: float = setting(0.3, "Dropout in the head; the second one is half of it.", ge=0, lt=1)
     init_from: str | None = setting(None, "A .pth file of weights to start from.", content=True)
 
+    @model_validator(mode="after")
+    def _check_groups(self) -> LandmarkModelSection:
+        if self.head == "deep" and self.hidden_dim % 16:
+            raise ValueError(
+                f"hidden_dim must be a multiple of 16 for a deep head, whose group norm has 16 groups; "
+                f"it is {self.hidden_dim}"
+            )
+        return self
+
 
 class LandmarkLossSection(Section):
     """What is minimised, on coordinates from 0 to 1."""
@@ -83,8 +92,18 @@ class LandmarkLossSection(Section):
     kind: Literal["wing", "weighted_wing", "combined", "adaptive_wing", "soft_wing"] = setting(
         "wing", "combined is wing with the axis and symmetry terms of the fifteen lung points."
     )
-    omega: float = setting(10.0, "Where wing turns from logarithm to line, in pixels of a 224-pixel image.", gt=0)
-    epsilon: float = setting(2.0, "Curvature of wing's logarithm, in pixels of a 224-pixel image.", gt=0)
+    omega: float = setting(
+        10.0,
+        "Where wing turns from logarithm to line, in pixels of a 224-pixel image.",
+        gt=0,
+        when={"loss.kind": ["wing", "weighted_wing", "combined"]},
+    )
+    epsilon: float = setting(
+        2.0,
+        "Curvature of wing's logarithm, in pixels of a 224-pixel image.",
+        gt=0,
+        when={"loss.kind": ["wing", "weighted_wing", "combined"]},
+    )
     point_weights: Literal["uniform", "inverse_variance", "custom"] | list[float] = setting(
         "inverse_variance",
         "A weight for each point, or a set of weights by name (for the fifteen lung points).",

@@ -45,6 +45,11 @@ class Baseline:
     name: str  # as in "beats persistence"
     about: str  # as in "which …"
     prefix: str
+    without: str = ""  # metrics that begin with this have no counterpart
+
+    def counterpart(self, name: str) -> str | None:
+        """The baseline's metric beside ``name``; None where there is none."""
+        return None if self.without and name.startswith(self.without) else self.prefix + name
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,8 @@ class Judged:
     """Where the verdict comes from: the table called ``table``, row by row.
 
     ``measure`` is what its cells are, in words. ``rows`` puts rows into a sentence (``{} dBZ``), ``column`` is the word
-    for one column (``lead``). ``counts`` has a number for each row, of what ``counted`` says.
+    for one column (``lead``). ``counts`` has a number for each row, of what ``counted`` says. ``columns`` says how
+    many columns are judged, from the first; None that all are.
     """
 
     table: str
@@ -61,6 +67,7 @@ class Judged:
     column: str = ""
     counted: str = ""
     counts: Sequence[int] = ()
+    columns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,8 @@ class Layout:
     def metrics(self) -> set[str]:
         """Every metric that stands in a table, the baseline's too."""
         names = {cell for table in self.tables for row in table.rows for cell in row.cells if isinstance(cell, str)}
-        return names | {self.baseline.prefix + name for name in names} if self.baseline else names
+        counterparts = {self.baseline.counterpart(name) for name in names} if self.baseline else set()
+        return names | {name for name in counterparts if name is not None}
 
 
 def layout_of(record: Mapping[str, Any]) -> Layout | None:
