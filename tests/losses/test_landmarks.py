@@ -28,8 +28,8 @@ def points(seed: int, n: int = 6) -> Tensor:
     return torch.rand((n, 15, 2), generator=torch.Generator().manual_seed(seed))
 
 
-def labels(n: int = 6) -> Tensor:
-    return torch.arange(n) % 3
+def weights(n: int = 6) -> Tensor:
+    return torch.ones(n)
 
 
 def total(terms: dict[str, Term]) -> Tensor:
@@ -37,7 +37,7 @@ def total(terms: dict[str, Term]) -> Tensor:
 
 
 def loss(prediction: Tensor, target: Tensor, **keys: Any) -> float:
-    return float(total(landmark_loss(prediction, target, labels(len(target)), section(**keys), CLASSES)))
+    return float(total(landmark_loss(prediction, target, weights(len(target)), section(**keys))))
 
 
 def test_wing_by_hand() -> None:
@@ -70,7 +70,7 @@ def test_central_and_symmetry_by_hand() -> None:
     shape[0, 8, 0], shape[0, 10, 0] = 0.5 + 0.03, 0.5 - 0.06
     shape[0, 2, 0], shape[0, 3, 0] = 0.5 - 0.2, 0.5 + 0.3
     shape[0, 4, 0], shape[0, 5, 0] = 0.5 - 0.2, 0.5 + 0.2 + 5 / 224  # within the margin
-    terms = landmark_loss(shape, shape, labels(1), section(kind="combined"), CLASSES)
+    terms = landmark_loss(shape, shape, weights(1), section(kind="combined"))
     assert float(terms["wing"].sum) == 0
     assert float(terms["central"].sum) == pytest.approx(0.09 / 3, rel=1e-5)
     assert float(terms["symmetry"].sum) == pytest.approx((0.1 - 6 / 224) ** 2 / 5, rel=1e-4)
@@ -123,15 +123,15 @@ def test_the_pieces_meet(name: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_micro_batches_give_what_one_batch_gives(kind: str) -> None:
-    settings = section(kind=kind, class_weights={"COVID": 2.0, "Viral_Pneumonia": 1.2})
-    prediction, target, classes = points(0, 7).requires_grad_(), points(1, 7), torch.tensor([0, 0, 0, 1, 2, 1, 0])
-    whole = total(landmark_loss(prediction, target, classes, settings, CLASSES))
+    settings = section(kind=kind)
+    prediction, target, images = points(0, 7).requires_grad_(), points(1, 7), torch.tensor([2.0, 2, 2, 1, 0.5, 1, 2])
+    whole = total(landmark_loss(prediction, target, images, settings))
     (gradient,) = torch.autograd.grad(whole, prediction)
-    counts = landmark_counts(classes, settings, CLASSES)
+    counts = landmark_counts(images, settings)
     assert list(counts) == loss_terms(settings)
     parts = []
     for cut in (slice(0, 2), slice(2, 5), slice(5, 7)):
-        terms = landmark_loss(prediction[cut], target[cut], classes[cut], settings, CLASSES)
+        terms = landmark_loss(prediction[cut], target[cut], images[cut], settings)
         parts.append(sum((t.weight * t.sum / counts[name] for name, t in terms.items()), torch.zeros(())))
     together = torch.stack(parts).sum()
     torch.testing.assert_close(together, whole)
@@ -149,7 +149,7 @@ def test_an_image_counts_what_its_class_weighs() -> None:
 def test_gradients_are_numbers_where_an_error_is_zero_or_the_axis_a_point() -> None:
     for kind in KINDS:
         prediction = torch.full((2, 15, 2), 0.5, requires_grad=True)
-        terms = landmark_loss(prediction, prediction.detach(), labels(2), section(kind=kind), CLASSES)
+        terms = landmark_loss(prediction, prediction.detach(), weights(2), section(kind=kind))
         (gradient,) = torch.autograd.grad(total(terms), prediction)
         assert gradient.isfinite().all(), kind
 
@@ -157,7 +157,7 @@ def test_gradients_are_numbers_where_an_error_is_zero_or_the_axis_a_point() -> N
 def test_half_precision_is_widened() -> None:
     prediction, target = points(0).bfloat16(), points(1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms = landmark_loss(prediction, target, labels(), section(kind="combined"), CLASSES)
+        terms = landmark_loss(prediction, target, weights(), section(kind="combined"))
     assert {term.sum.dtype for term in terms.values()} == {torch.float32}
 
 

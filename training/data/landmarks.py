@@ -98,7 +98,7 @@ def prepare_landmarks(
         context.cache_dir, request, lambda pool: _plan(section, annotated, pool, context), context, workers
     )
     return prepared_items(
-        section, annotated, cache, split_seed, augmentation or AugmentationSection(), class_weights or {}, mirror
+        section, annotated, cache, split_seed, augmentation or AugmentationSection(), class_weights, mirror
     )
 
 
@@ -153,7 +153,7 @@ def prepared_items(
     cache: PreparedCache,
     split_seed: int,
     augmentation: AugmentationSection,
-    class_weights: Mapping[str, float],
+    class_weights: Mapping[str, float] | None = None,
     mirror: Sequence[str] = (),
 ) -> Prepared:
     """Split items over an opened cache. Raises BadDataError: a point outside its image, too few images."""
@@ -163,7 +163,7 @@ def prepared_items(
     split = split_images(annotated.class_of, _keys(annotated, pixels), fractions, split_seed, cache.folder)
     audit = audit_of(annotated, pixels, split, fractions, split_seed)
     points = (annotated.points / sizes[:, None]).astype(np.float32)
-    weight_of = np.array([class_weights.get(name, 1.0) for name in annotated.classes], np.float32)
+    weight_of = np.array([(class_weights or {}).get(name, 1.0) for name in annotated.classes], np.float32)
     splits = _splits(annotated, cache, split, points, sizes, weight_of, augmentation)
     return Prepared(
         fingerprint=_fingerprint(section, annotated, cache, split_seed),

@@ -137,7 +137,7 @@ def _keep(path: Path, model_id: str, known: dict[Content, Row], data: DataBench)
         path.parent.mkdir(exist_ok=True)
         write_atomic(path, save(arrays, metadata=told))
     except OSError as error:
-        data.display.log.say(f"note: {path} cannot be kept ({error.strerror}); it is computed again the next time")
+        data.log.say(f"note: {path} cannot be kept ({error.strerror}); it is computed again the next time")
 
 
 def _hash(arrays: dict[str, NDArray[Any]]) -> str:

@@ -17,6 +17,7 @@ from training.config_compare import parse, with_neutral_of
 from training.engine.interruption import StopRequest
 from training.ensembles.members import TASK, EnsembleMember
 from training.leaks.members import Member
+from training.reporting.log import RunLog
 from training.reporting.progress import Progress
 from training.requests import Places, PrepareRequest
 from training.run_data import with_data_of
@@ -72,6 +73,7 @@ class DataBench:
     places: Places
     data: str | None
     stop: StopRequest
+    log: RunLog
     display: Progress
     _known: dict[str, tuple[Work, Prepared]] = field(default_factory=dict)
 
@@ -114,7 +116,7 @@ class DataBench:
             config = config.model_copy(update={"training": training})
         work = Work.of(request, replace(loaded, config=config), source, self.stop)
         work.display = self.display
-        work.log = self.display.log
+        work.log = self.log
         work.task = task_class(TASK)(config)
         return work
 

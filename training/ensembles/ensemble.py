@@ -45,7 +45,7 @@ def ensemble(request: EnsembleRequest) -> int:
     log.console.quiet = request.as_json
     with StopRequest(beat) as stop, Progress(log) as display:
         members = open_members(request.output, request.spec)
-        data = DataBench(request, request.data, stop, display)
+        data = DataBench(request, request.data, stop, log, display)
         _, prepared = data.of(members[0], request.spec.split_seed)
         images = images_of(prepared, request.split)
         found = contamination(members, images.members, request.split)

@@ -64,7 +64,7 @@ def sweep(request: SweepRequest) -> int:
     log.console.quiet = request.as_json
     with StopRequest(beat) as stop, Progress(log) as display:
         pool = open_members(request.output, request.spec)
-        data = DataBench(request, request.data, stop, display)
+        data = DataBench(request, request.data, stop, log, display)
         _, prepared = data.of(pool[0], request.spec.split_seed)
         val, test = (_side(pool, images_of(prepared, split), data, log) for split in ("val", "test"))
         way = _way(request, val)

@@ -63,7 +63,7 @@ class Scored:
         mean: Floats = np.average(self.predictions(way), axis=0, weights=self.weights)
         return mean
 
-    def errors(self, prediction: Floats, scale: str) -> Floats:
+    def errors(self, prediction: Floats, scale: str) -> NDArray[np.float64]:
         """Distances [N, P] in pixels of ``scale``."""
         return point_errors(prediction, self.images.points, PIXELS if scale == SCALES[0] else self.images.size)
 
@@ -86,7 +86,7 @@ class Scored:
     def _of(self, prediction: Floats, details: bool = False) -> dict[str, Any]:
         return {f"px_{scale}": self._on_scale(self.errors(prediction, scale), details) for scale in SCALES}
 
-    def _on_scale(self, errors: Floats, details: bool) -> dict[str, Any]:
+    def _on_scale(self, errors: NDArray[np.float64], details: bool) -> dict[str, Any]:
         told: dict[str, Any] = {name: round(value, 4) for name, value in summarise(errors, self.success_px).items()}
         told = {"mean": told.pop("error"), **told}
         low, high = intervals(errors.mean(1)[:, None], _RESAMPLINGS)

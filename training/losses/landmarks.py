@@ -184,8 +184,6 @@ def _point_weights(settings: LandmarkLossSection, points: int) -> tuple[float, .
     return POINT_WEIGHTS.get(weights, (1.0,) * points)
 
 
-
-
 @lru_cache
 def _on(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Kept, because a copy from the host at each call would make it wait for the GPU."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from backend.preprocessing.landmarks import LandmarkPreprocessing
 from torch import nn
 
+from backend.preprocessing.landmarks import LandmarkPreprocessing
 from training.reporting.landmark_figures import Example, draw_point_errors, draw_points
 from training.tasks.protocol import Batch, ItemSource, Prepared
 

@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from backend.models.landmarks import load_old_weights, predict_points
-from backend.preprocessing.landmarks import normalise
 from torch import Tensor, nn
 
 from backend.models import build
+from backend.models.landmarks_weights import start_from
 from backend.preprocessing.landmark_set import LandmarkSet
-from backend.weights import load_matching, read_state_dict
-from training.data.landmarks import check_mirroring, class_counts, prepare_landmarks
-from training.data.landmarks_glance import glance_at_landmarks
-from training.losses.landmarks import check_loss, landmark_counts, landmark_loss, loss_terms
-from training.pretrained import load_pretrained
+from backend.weights import read_state_dict
+from training.data.landmark_glance import glance_at_landmarks
+from training.data.landmark_mirror import check_mirroring
+from training.data.landmarks import class_counts, prepare_landmarks, preprocessing_of
+from training.losses.landmarks import check_landmark_loss, landmark_counts, landmark_loss, loss_terms
 from training.schemas.landmarks import LandmarkConfig
 from training.scores.landmarks import LandmarkScores
 from training.tasks.card import Card
-from training.tasks.landmarks_card import landmark_card
 from training.tasks.protocol import Batch, Glance, Outputs, Phase, PrepareContext, Prepared, Task, Term
 
 if TYPE_CHECKING:
@@ -39,6 +37,10 @@ class LandmarkTask(Task):
     item_word = "images"
     augments = True
 
+    def __init__(self, config: LandmarkConfig) -> None:
+        super().__init__(config)
+        self.preprocessing = preprocessing_of(config.data)
+
     @staticmethod
     def make_sample(folder: Path, seed: int = 42) -> None:
         from training.samples.landmarks import make_landmark_sample
@@ -47,10 +49,12 @@ class LandmarkTask(Task):
 
     def prepare(self, context: PrepareContext) -> Prepared:
         config = self.config
-        prepared = prepare_landmarks(config, context)
+        prepared = prepare_landmarks(
+            config.data, context, config.training.split_seed, config.augmentation, config.loss.class_weights
+        )
         points = LandmarkSet.from_json(prepared.facts["landmark_set"])
         check_mirroring(points, config)
-        check_loss(points, prepared.facts["classes"], config.loss)
+        check_landmark_loss(config.loss, points, prepared.facts["classes"])
         return prepared
 
     def build_model(self, facts: Mapping[str, Any]) -> nn.Module:
@@ -60,12 +64,12 @@ class LandmarkTask(Task):
         net, section = cast("LandmarkNet", model), self.config.model
         if section.init_from is not None:
             path = Path(section.init_from)
-            load_matching(net, read_state_dict(path), path)
+            start_from(net, read_state_dict(path), path)
         elif section.pretrained == "imagenet":
-            load_pretrained(net.trunk)
+            load_pretrained(net)
 
     def load_foreign(self, model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-        load_old_weights(cast("LandmarkNet", model), weights, path)
+        start_from(cast("LandmarkNet", model), weights, path)
 
     def phases(self) -> list[Phase]:
         training, frozen = self.config.training, self.config.frozen
@@ -77,36 +81,45 @@ class LandmarkTask(Task):
     def enter_phase(self, model: nn.Module, phase: Phase) -> list[dict[str, Any]]:
         net, training = cast("LandmarkNet", model), self.config.training
         net.freeze_trunk(phase.name == FROZEN)
-        head = {"params": list(net.head.parameters())}
+        trunk, head = net.parameter_groups()
         if phase.name == FROZEN:
-            return [head]
-        return [
-            {"params": net.trunk_parameters(), "lr_scale": training.trunk_learning_rate / training.learning_rate},
-            head,
-        ]
+            return [{"params": head}]
+        return [{"params": trunk, "lr_scale": training.trunk_learning_rate / training.learning_rate}, {"params": head}]
 
     def counts(self, batch: Batch) -> dict[str, float | Tensor]:
-        return landmark_counts(batch, self.config.loss)
+        return landmark_counts(batch["weight"], self.config.loss)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Term]:
-        return landmark_loss(model(normalise(batch["image"])), batch, self.config.loss)
+        points = model(self.preprocessing.normalise(batch["image"]))
+        return landmark_loss(points, batch["points"], batch["weight"], self.config.loss)
 
     def terms(self) -> list[str]:
         return loss_terms(self.config.loss)
 
     def new_scores(self, facts: Mapping[str, Any]) -> LandmarkScores:
-        return LandmarkScores(self.config.evaluation, facts)
+        evaluation = self.config.evaluation
+        return LandmarkScores(
+            LandmarkSet.from_json(facts["landmark_set"]),
+            facts["classes"],
+            facts["mean_shape"],
+            evaluation.success_px,
+            evaluation.bootstrap,
+            evaluation.tta,
+        )
 
     def outputs(self, model: nn.Module, batch: Batch) -> Outputs:
-        plain, tta = predict_points(model, normalise(batch["image"]), mirrored=self.config.evaluation.tta)
-        return {"points": plain} if tta is None else {"points": plain, "tta": tta}
+        images = self.preprocessing.normalise(batch["image"])
+        if not self.config.evaluation.tta:
+            return {"points": model(images)}
+        plain, tta = cast("LandmarkNet", model).both_ways(images)
+        return {"points": plain, "tta": tta}
 
     def score(self, outputs: Outputs, batch: Batch, scores: Any) -> dict[str, Term]:
         scores.update(outputs["points"], outputs.get("tta"), batch["points"], batch["size"], batch["class"])
-        return landmark_loss(outputs["points"], batch, self.config.loss)
+        return landmark_loss(outputs["points"], batch["points"], batch["weight"], self.config.loss)
 
     def glance(self, source: Path | None, cache_dir: Path) -> Glance:
-        return glance_at_landmarks(self.config, source, cache_dir)
+        return glance_at_landmarks(self.config.data, source, cache_dir, self.config.training.split_seed)
 
     def trial_item(self, facts: Mapping[str, Any], rng: np.random.Generator) -> Batch:
         side, points = facts["image_size"], len(facts["landmark_set"]["names"])
@@ -123,10 +136,10 @@ class LandmarkTask(Task):
         return class_counts(prepared)
 
     def row_bytes(self, model: nn.Module, dtype: torch.dtype, device_type: str = "cpu") -> int:
-        return cast("LandmarkNet", model).activation_bytes_per_row(dtype, self.config.data.image_size)
+        return cast("LandmarkNet", model).activation_bytes_per_row(dtype)
 
     def row_flops(self, model: nn.Module) -> float:
-        return cast("LandmarkNet", model).flops_per_row(self.config.data.image_size)
+        return cast("LandmarkNet", model).flops_per_row()
 
     def card(self, facts: Mapping[str, Any]) -> Card:
         return landmark_card(self.config, facts)
