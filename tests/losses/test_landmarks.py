@@ -139,11 +139,11 @@ def test_micro_batches_give_what_one_batch_gives(kind: str) -> None:
     assert gradient.isfinite().all()
 
 
-def test_an_image_counts_what_its_class_weighs() -> None:
-    prediction, target = points(0, 2), points(1, 2)
-    alone = [loss(prediction[i : i + 1], target[i : i + 1]) for i in (0, 1)]
-    weighed = loss(prediction, target, class_weights={"COVID": 3.0})
-    assert weighed == pytest.approx((3 * alone[0] + alone[1]) / 4, rel=1e-5)
+def test_an_image_counts_what_it_weighs() -> None:
+    prediction, target = points(0, 3), points(1, 3)
+    each = [loss(prediction[i : i + 1], target[i : i + 1]) for i in range(3)]
+    weighed = total(landmark_loss(prediction, target, torch.tensor([2.0, 1.0, 0.5]), section()))
+    assert float(weighed) == pytest.approx((2 * each[0] + each[1] + 0.5 * each[2]) / 3.5)
 
 
 def test_gradients_are_numbers_where_an_error_is_zero_or_the_axis_a_point() -> None:
