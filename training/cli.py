@@ -317,6 +317,10 @@ def import_(
     config: Config = None,
     sets: Sets = None,
     run_name: Annotated[str | None, typer.Option("--run-name", help="Becomes part of the run's id.")] = None,
+    split_known: Annotated[
+        bool,
+        typer.Option("--split-known", help="They were trained on the split that these settings make of these data."),
+    ] = False,
     output: Output = OUTPUT,
     datasets: Datasets = DATASETS,
 ) -> None:
@@ -332,6 +336,7 @@ def import_(
             config=config,
             sets=tuple(sets or ()),
             run_name=run_name,
+            split_known=split_known,
             output=output,
             datasets=datasets,
             argv=tuple(map(without_secrets, context.obj or ())),

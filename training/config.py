@@ -83,7 +83,7 @@ def load_config(
     keys, defaults = keys_of(schema), flat_values(schema(task=task))
     preset, path = find_config(task, preset_or_file)
     origin = f"preset {preset}" if preset else str(path)
-    base = file_layer(read_any_yaml(path), origin, keys) if path else Layer()
+    base = file_layer(schema.of_file(read_any_yaml(path), origin), origin, keys) if path else Layer()
     now = environment_layer(environ or {}, keys)
     for upper in (sets_layer(sets or [], keys), flags_layer(flags or {}, keys)):
         now = over(now, upper, keys)

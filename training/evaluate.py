@@ -242,7 +242,7 @@ class _Evaluation:
     def _leaks(self, prepared: Prepared) -> Leaks | None:
         """What the evaluated items have in common with what the model learned from; None where nobody knows."""
         run, split = self.target, self.request.split
-        if is_imported(run) or not run.path(SPLIT_FILE).is_file():
+        if not run.path(SPLIT_FILE).is_file():
             self.work.log.say("note: nobody knows what this model was trained on, so leaks cannot be looked for")
             return None
         known = read_membership(run.path(SPLIT_FILE))

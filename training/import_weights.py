@@ -1,6 +1,7 @@
 """`import`: old weights become a run that can be evaluated, used for forecasts and listed; nothing is unpickled.
 
 What the file does not tell is not made up: the run has no split, no seed and no history, and its metadata say so.
+Whoever knows on which split they were trained can say it; then leaks are looked for as with a run's own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from training.engine.checkpoint import CheckpointStore
 from training.engine.interruption import StopRequest
 from training.engine.state import Progress as Standing
 from training.heartbeat import beat
+from training.leaks.members import FILE as SPLIT_FILE
+from training.leaks.members import Membership, to_json
 from training.provenance import git_state, versions
 from training.publish import publish_pth
 from training.registry.hook import register_run
@@ -33,7 +36,8 @@ from training.settle import settle
 from training.tasks.protocol import Prepared
 from training.work import Work
 
-UNKNOWN = ("the data that it was trained on", "its split", "the seed", "the settings of training")
+THE_DATA, THE_SPLIT = "the data that it was trained on", "its split"
+UNKNOWN = (THE_DATA, THE_SPLIT, "the seed", "the settings of training")
 _MOST_TEXT = 200
 
 
@@ -67,9 +71,13 @@ def import_weights(request: ImportRequest) -> Run:
         model = work.task.build_model(prepared.facts)
         work.task.load_foreign(model, weights, request.file)
         run = _make_run(request, work, prepared, model.state_dict(), told)
-        for line in (f"imported: {run.folder}", f"unknown: {', '.join(UNKNOWN)}", f"run id: {run.run_id}"):
+        for line in (f"imported: {run.folder}", f"unknown: {', '.join(_unknown(request))}", f"run id: {run.run_id}"):
             work.log.say(line)
         return run
+
+
+def _unknown(request: ImportRequest) -> list[str]:
+    return [what for what in UNKNOWN if not (request.split_known and what in (THE_DATA, THE_SPLIT))]
 
 
 def _make_run(
@@ -104,7 +112,8 @@ def _make_run(
             "file": request.file.name,
             "sha256": digest,
             "told": told,
-            "unknown": list(UNKNOWN),
+            "unknown": _unknown(request),
+            "split_told": request.split_known,  # by whoever imported it
         },
         "parameters": {"total": sum(tensor.numel() for tensor in weights.values())},
     }
@@ -126,6 +135,9 @@ def _make_run(
         folder = store.save(0, {"model": dict(weights)}, state)
         store.mark_best(0)
         publish_pth(run, folder, "best_model.pth")
+        if request.split_known:
+            members = Membership(work.task.item_word, prepared.near_seconds, prepared.members)
+            run.write_json(SPLIT_FILE, to_json(members))
         run.event("imported", file=request.file.name, sha256=digest)
     register_run(run.folder, request.output, work.log.say)
     return run

@@ -80,6 +80,7 @@ class ImportRequest(PrepareRequest):
 
     file: Path
     run_name: str | None = None
+    split_known: bool = False  # they were trained on the split that these settings make of these data
     argv: tuple[str, ...] = field(default=(), compare=False)
 
 

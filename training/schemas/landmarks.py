@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
+from training.schemas.landmarks_json import converted, is_old
 from training.schemas.shared import (
     Auto,
     EvaluationSection,
@@ -68,7 +69,9 @@ class LandmarkModelSection(Section):
     """The network: a ResNet-18 trunk, coordinate attention, a head that gives each point's coordinates."""
 
     pretrained: Literal["imagenet", "none"] = setting(
-        "imagenet", "Weights that the trunk starts from; imagenet is fetched once from PyTorch's site."
+        "imagenet",
+        "Weights that the trunk starts from; imagenet is fetched once from PyTorch's site.",
+        when={"model.init_from": [None]},
     )
     coordinate_attention: bool = setting(True, "Attention along rows and columns between trunk and head.")
     head: Literal["deep", "shallow"] = setting("deep", "Three linear layers with group norm, or two.")
@@ -193,3 +196,7 @@ class LandmarkConfig(RunConfig):
     training: LandmarkTrainingSection = setting(LandmarkTrainingSection, "The second phase, and both.")
     selection: LandmarkSelectionSection = setting(LandmarkSelectionSection, "Which checkpoint is the best.")
     evaluation: LandmarkEvaluationSection = setting(LandmarkEvaluationSection, "When to validate, and what is scored.")
+
+    @classmethod
+    def of_file(cls, content: Any, origin: str) -> Any:
+        return converted(content, origin) if is_old(content) else content
