@@ -54,16 +54,8 @@ def _draw_one(axis: Axes, example: Example, unit: str) -> None:
     axis.imshow(example.image, interpolation="bilinear")
     between = np.stack([example.truth, example.predicted], axis=1)  # [P, 2 ends, 2]
     axis.plot(between[..., 0].T, between[..., 1].T, color="white", linewidth=1.0)
-    axis.scatter(
-        example.truth[:, 0],
-        example.truth[:, 1],
-        s=34,
-        facecolors="none",
-        edgecolors=TRUE,
-        linewidths=1.6,
-        label="true",
-        zorder=3,
-    )
+    true, found = example.truth, example.predicted
+    axis.scatter(true[:, 0], true[:, 1], s=34, facecolors="none", edgecolors=TRUE, linewidths=1.6, label="true")
     axis.scatter(found[:, 0], found[:, 1], s=12, color=PREDICTED, label="predicted", zorder=4)
     axis.set_title(f"{_shortened(example.name)}\n{example.error:.1f} {unit}", fontsize=9, fontweight="normal")
     axis.set_axis_off()
