@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -46,6 +47,10 @@ def _identity(batch: Any) -> Any:
 
 def _init_worker(worker: int) -> None:
     heed_only_the_parent()
+    if "cv2" in sys.modules:
+        # each worker has a core to itself; 0 is OpenCV's word for no threads, and 1 hangs in a forked process whose
+        # parent had used them
+        sys.modules["cv2"].setNumThreads(0)
 
 
 class Loader:

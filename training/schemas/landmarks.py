@@ -163,7 +163,7 @@ class LandmarkTrainingSection(TrainingSection):
         "Early stopping: validations without improvement before the second phase ends; null trains to the end.",
         ge=1,
     )
-    split_seed: int = setting(42, "Seed of the split, apart from the seed of everything else.", ge=0)
+    split_seed: int = setting(42, "Seed of the split, apart from the seed of everything else.", ge=0, lt=2**32)
 
 
 class LandmarkSelectionSection(SelectionSection):
