@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from backend.errors import DiskError
 
 
 @contextmanager
@@ -54,3 +57,17 @@ def sha256_of(path: Path) -> str:
     """Hex sha256 of a file's content. Raises OSError as it comes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def writable_folder(out: Path) -> None:
+    """Make the folder ``out`` where it is missing; asked before the work, so that none is done for nothing.
+
+    Raises:
+        DiskError: it cannot be made or written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise DiskError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,20 +38,6 @@ class Forecast:
     is_sample: bool
     model: Mapping[str, str]  # facts of the model, as global attributes
     no_echo_dbz: float | None  # the value that stands for no echo; None where fill means no data
-
-
-def writable_folder(out: Path) -> None:
-    """Make the folder ``out`` where it is missing; asked before the work, so that no forecast is made for nothing.
-
-    Raises:
-        DiskError: it cannot be made or written.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise DiskError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
 
 
 def write_forecast(path: Path, forecast: Forecast) -> None:

@@ -12,7 +12,8 @@ import torch
 
 from backend.artifact import Artifact
 from backend.errors import BadDataError, UsageError, WorkerError
-from backend.forecast_netcdf import Forecast, writable_folder, write_forecast
+from backend.files import writable_folder
+from backend.forecast_netcdf import Forecast, write_forecast
 from backend.models import build
 from backend.preprocessing.grid import Grid, same_spacing
 from backend.preprocessing.radar import RadarPreprocessing

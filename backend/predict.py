@@ -14,7 +14,7 @@ def predict(model: Path, inputs: Sequence[Path], out: Path) -> Path:
 
     Args:
         model: a run folder (its best checkpoint) or a checkpoint.
-        inputs: raw files, or folders that directly hold them.
+        inputs: raw files, or folders of them.
         out: folder for the result; made when it is not there.
 
     Raises:
@@ -35,4 +35,10 @@ def _convlstm(artifact: Artifact, inputs: Sequence[Path], out: Path) -> Path:
     return write_nowcast(artifact, inputs, out)
 
 
-_PREDICTORS = {"convlstm": _convlstm}
+def _landmarks(artifact: Artifact, inputs: Sequence[Path], out: Path) -> Path:
+    from backend.points import write_points
+
+    return write_points(artifact, inputs, out)
+
+
+_PREDICTORS = {"convlstm": _convlstm, "landmarks": _landmarks}

@@ -105,7 +105,8 @@ def cases(tiny: bool) -> list[tuple[Case, list[Way]]]:
 def loss_function() -> tuple[LossFunction, str]:
     """The worker's loss, or Huber alone where its libraries are missing."""
     try:
-        from training.losses.radar import RadarLossSection, radar_loss
+        from training.losses.radar import radar_loss
+        from training.schemas.convlstm import RadarLossSection
     except ImportError as error:
         return F.huber_loss, f"Huber without SSIM ({error.name} is not installed)"
     settings = RadarLossSection()

@@ -97,7 +97,8 @@ def _write(folder: Path, codes: np.ndarray, event: int, number: int) -> Path:
 
 def prepare(folder: Path, workers: int) -> Prepared:
     """The default settings, with a stride that gives windows enough to any number of volumes."""
-    from training.data.radar import RadarDataSection, prepare_radar
+    from training.data.radar import prepare_radar
+    from training.schemas.convlstm import RadarDataSection
     from training.tasks.protocol import PrepareContext
 
     quiet = lambda *_: None  # noqa: E731

@@ -113,9 +113,9 @@ def commands(output: Path) -> dict[str, list[str]]:
 
 
 def timed(words: list[str]) -> tuple[float, float]:
-    """Wall and processor seconds of one command."""
+    """Wall and processor seconds of this Python with ``words``."""
     before, start = os.times(), time.perf_counter()
-    subprocess.run([sys.executable, str(WORKER), *words], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=True)
     wall, after = time.perf_counter() - start, os.times()
     return wall, after.children_user + after.children_system - before.children_user - before.children_system
 
@@ -144,7 +144,7 @@ def main() -> None:
         print(f"{asked.runs:,} runs, registry.json of {size / 1e6:.1f} MB\n")
         print("| command | wall, s | processor, s |\n|---|---|---|")
         for name, words in commands(output).items():
-            measured = [timed(words) for _ in range(asked.repeats)]
+            measured = [timed([str(WORKER), *words]) for _ in range(asked.repeats)]
             wall, processor = (statistics.median(column) for column in zip(*measured, strict=True))
             print(f"| `{name}` | {wall:.2f} | {processor:.2f} |")
         folder = output / "convlstm" / "20261125_000003_default"

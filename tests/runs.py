@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from training.cli import main
-from training.tasks import TASKS
+from training.tasks import TASKS, Places
 
-TINY = "tests.tiny_task:TinyTask"
+TINY = Places("tests.tiny_task:TinyTask", "tests.tiny_task:TinyConfig")
 SHORT: dict[str, list[str]] = {
     "tiny": ["training.epochs=4"],
     "convlstm": [

@@ -9,7 +9,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import typer
@@ -19,8 +19,7 @@ import training.reporting
 from backend import errors
 from training.cli import app, main
 from training.requests import DoctorRequest, EvaluateRequest, PredictRequest, PrepareRequest, TrainRequest
-from training.schema import RunConfig
-from training.tasks import TASKS
+from training.tasks import TASKS, Places
 
 ROOT = Path(__file__).parent.parent
 WORKER = ROOT / "training" / "train_worker.py"
@@ -282,14 +281,13 @@ def test_usage_errors(pipeline: Recorder, capsys: pytest.CaptureFixture[str], ar
     assert pipeline.calls == []
 
 
-class SmallTask:
-    config_type: ClassVar[type[RunConfig]] = RunConfig
+SMALL = Places("nowhere:SmallTask", "training.schemas.shared:RunConfig")
 
 
 def test_print_config_shows_every_setting_and_its_meaning(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(TASKS, "small", f"{__name__}:SmallTask")
+    monkeypatch.setitem(TASKS, "small", SMALL)
     argv = ["--task", "small", "--print-config", "--set", "training.seed=5", "--datasets", str(tmp_path)]
     assert main(argv) == 0
     out = capsys.readouterr().out
@@ -300,7 +298,7 @@ def test_print_config_shows_every_setting_and_its_meaning(
 def test_bad_settings_end_before_anything_is_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(TASKS, "small", f"{__name__}:SmallTask")
+    monkeypatch.setitem(TASKS, "small", SMALL)
     assert main(["--task", "small", "--print-config", "--set", "training.sed=5"]) == errors.CONFIG
     assert "did you mean training.seed?" in capsys.readouterr().err
 

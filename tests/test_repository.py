@@ -16,7 +16,7 @@ import pytest
 
 from backend import errors
 from training.config_keys import keys_of
-from training.tasks import DEFAULT_TASK, task_class
+from training.tasks import DEFAULT_TASK, config_class
 
 ROOT = Path(__file__).parent.parent
 LOCKS = {name: ROOT / "training" / f"requirements.{name}.txt" for name in ("train", "torch", "trackers", "dev")}
@@ -204,7 +204,7 @@ def test_dead_links_are_found(tmp_path: Path) -> None:
 
 
 def test_settings_named_in_the_documentation_exist() -> None:
-    keys = keys_of(task_class(DEFAULT_TASK).config_type)
+    keys = keys_of(config_class(DEFAULT_TASK))
     named = re.compile(r"\b(?:data|model|loss|training|selection|evaluation)\.[a-z_]+(?:\.[a-z_]+)*(?!\w|/|\()")
     files = {"py", "yaml", "md", "jsonl", "api", "cli", "config", "engine", "losses", "schema", "safetensors"}
     wrong = [

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -16,9 +16,9 @@ from backend.errors import BAD_DATA, BadDataError, ConfigError
 from training import config_layers
 from training.data.source import DataSource, choose_source, sample_folder
 from training.requests import TrainRequest
-from training.schema import RunConfig
+from training.schemas.shared import RunConfig
 from training.settle import settle
-from training.tasks import TASKS
+from training.tasks import TASKS, Places
 
 ID, OTHER_ID = "1aBcDeFgHiJkLmNoPqRsTuVwXyZ", "1zYxWvUtSrQpOnMlKjIhGfEdCbA"
 
@@ -116,7 +116,7 @@ def test_readme_and_hidden_files_are_no_dataset() -> None:
 
 
 def test_the_dataset_of_another_task_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TASKS, "other", "nowhere:Other")
+    monkeypatch.setitem(TASKS, "other", Places("nowhere:Other", "nowhere:OtherConfig"))
     dataset("datasets/other")
     assert choose().is_sample
 
@@ -235,13 +235,12 @@ def test_processes_that_make_it_at_once_end_with_one_whole_sample() -> None:
 # --- settings and data together -------------------------------------------------------------------------------------
 
 
-class SmallTask:
-    config_type: ClassVar[type[RunConfig]] = RunConfig
+SMALL = Places("nowhere:SmallTask", "training.schemas.shared:RunConfig")
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(TASKS, "small", f"{__name__}:SmallTask")
+    monkeypatch.setitem(TASKS, "small", SMALL)
     monkeypatch.setattr(config_layers, "PRESETS", tmp_path / "configs")
     folder = tmp_path / "configs" / "small"
     folder.mkdir(parents=True)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from backend.errors import BadDataError
 from backend.weights import load_matching, read_state_dict
 from training.leaks.members import Member
-from training.schema import RunConfig, Section, setting
+from training.schemas.shared import RunConfig, Section, setting
 from training.tasks.protocol import Batch, Glance, Outputs, Phase, PrepareContext, Prepared, Scores, Task, Term
 
 

@@ -11,14 +11,33 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from backend.errors import BUG, CONFIG, DONE, IO_ERROR, USAGE, BadDataError, InterruptedRunError, WorkerError
+from training.cli_options import (
+    AtTheEnd,
+    Config,
+    Data,
+    Datasets,
+    Detach,
+    DriveId,
+    MaxCost,
+    MaxHours,
+    OnFinish,
+    Output,
+    Price,
+    Run,
+    Seed,
+    Sets,
+    Split,
+    SyncTo,
+    Task,
+)
 from training.config_cli import config_app
+from training.ensembles.cli import ensemble, sweep
 from training.requests import (
     DATASETS,
     OUTPUT,
@@ -56,71 +75,8 @@ app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 app.add_typer(runs_app, name="runs")
-
-
-class Split(StrEnum):
-    """The splits that can be evaluated."""
-
-    VAL = "val"
-    TEST = "test"
-
-
-class OnFinish(StrEnum):
-    """What becomes of a rented instance when the work on it is done."""
-
-    NONE = "none"
-    STOP = "stop"
-    DESTROY = "destroy"
-
-
-Task = Annotated[
-    str | None, typer.Option("--task", envvar="TASK", help=f"The kind of training job, if not {DEFAULT_TASK}.")
-]
-Data = Annotated[str | None, typer.Option("--data", metavar="FOLDER|sample", help="The dataset's folder.")]
-DriveId = Annotated[
-    str | None,
-    typer.Option("--drive-id", metavar="ID", help="Fetch this Google Drive file as the dataset."),
-]
-Config = Annotated[str | None, typer.Option("--config", metavar="PRESET|FILE", help="A preset, or a YAML file.")]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", "--config-override", metavar="KEY=VALUE", help="A setting, such as training.epochs=10."),
-]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Stands for --set training.seed.")]
-Output = Annotated[Path, typer.Option("--output", envvar="TRAIN_WORKER_OUTPUT_DIR", help="Where runs are kept.")]
-Datasets = Annotated[Path, typer.Option("--datasets", help="Where datasets and prepared caches are kept.")]
-SyncTo = Annotated[
-    str | None,
-    typer.Option(
-        "--sync-to",
-        metavar="URL|REMOTE:PATH",
-        envvar="TRAIN_WORKER_SYNC_TO",
-        help="Keep the run there too, and fetch it from there on an empty disk: an fsspec URL or an rclone remote.",
-    ),
-]
-MaxHours = Annotated[
-    float | None,
-    typer.Option("--max-hours", envvar="TRAIN_WORKER_MAX_HOURS", help="End with 79 when the run has used so many."),
-]
-MaxCost = Annotated[
-    float | None,
-    typer.Option("--max-cost", envvar="TRAIN_WORKER_MAX_COST", help="End with 79 when the run has cost so much."),
-]
-Price = Annotated[
-    float | None,
-    typer.Option(
-        "--price-per-hour", envvar=["TRAIN_WORKER_PRICE_PER_HOUR", "VAST_DPH"], help="What this machine costs."
-    ),
-]
-AtTheEnd = Annotated[
-    OnFinish,
-    typer.Option(
-        "--on-finish",
-        envvar="TRAIN_WORKER_ON_FINISH",
-        help="When the run is finished or its budget spent, and the copy verified: stop or destroy the instance.",
-    ),
-]
-Run = Annotated[str, typer.Argument(help="A run's id or its unique beginning, its folder, or a checkpoint in it.")]
+app.command()(ensemble)
+app.command()(sweep)
 
 
 @app.command()
@@ -133,6 +89,10 @@ def train(
     sets: Sets = None,
     run_name: Annotated[str | None, typer.Option("--run-name", help="Becomes part of the run's id.")] = None,
     seed: Seed = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seeds", metavar="N,N,…", help="A run for each seed, one after another, on one split."),
+    ] = None,
     output: Output = OUTPUT,
     datasets: Datasets = DATASETS,
     resume: Annotated[
@@ -149,10 +109,13 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Do everything up to the first step, say what was found, and end.")
     ] = False,
-) -> None:
+    detach: Detach = False,
+) -> int:
     """Prepare the data, train, evaluate and report. The same command continues what was interrupted."""
     from training.config import name_of_task
 
+    if detach:
+        return _detached(context, output)
     request = TrainRequest(
         task=name_of_task(task, config),
         data=data,
@@ -173,15 +136,19 @@ def train(
     )
     if print_config:
         typer.echo(_resolved(request), nl=False)
-        return
+        return DONE
     if dry_run:
         from training.dry_run import dry_run as plan
 
         plan(request)
-        return
+        return DONE
+    if seeds is not None:
+        from training.seeds import parse_seeds, train_seeds
+
+        return train_seeds(request, parse_seeds(seeds))
     from training import pipeline
 
-    pipeline.train(request)
+    return pipeline.train(request)
 
 
 @app.command()
@@ -405,13 +372,25 @@ def report(
         typer.echo(written)
 
 
+def _detached(context: typer.Context, output: Path) -> int:
+    from training.detach import detach
+
+    detach(context.obj or (), output)
+    return DONE
+
+
 def _resolved(request: TrainRequest) -> str:
     """The configuration that ``request`` would train with, as YAML with comments."""
     from training.config import dump_yaml
+    from training.machine import nvidia_in_sight
     from training.settle import load_request, settle
 
+    def has_gpu(config: Any) -> bool:
+        """As far as it can be told without torch, whose import takes longer than all the rest."""
+        return config.training.device != "cpu" and nvidia_in_sight()
+
     try:
-        loaded, _ = settle(request, os.environ)
+        loaded, _ = settle(request, os.environ, has_gpu)
     except BadDataError:  # the settings can be shown without the data
         loaded = load_request(request, request.config, os.environ)
     head = [f"preset {loaded.preset}"] if loaded.preset else []

@@ -38,9 +38,9 @@ from training.config_layers import (
 from training.config_secrets import secret_settings
 from training.config_yaml import dump_yaml
 from training.files import canonical_json
-from training.schema import SCHEMA_VERSION, RunConfig
+from training.schemas.shared import SCHEMA_VERSION, RunConfig
 from training.shown import without_secrets
-from training.tasks import DEFAULT_TASK, task_class
+from training.tasks import DEFAULT_TASK, config_class
 from training.yaml_core import read_any_yaml
 
 __all__ = [
@@ -79,7 +79,7 @@ def load_config(
     ``preset_or_file`` is a preset's name or a file's path; None stands for the preset `default`. ``flags`` maps dotted
     keys to the values of named flags. Raises ConfigError with a line for each thing that is wrong.
     """
-    schema = task_class(task).config_type
+    schema = config_class(task)
     keys, defaults = keys_of(schema), flat_values(schema(task=task))
     preset, path = find_config(task, preset_or_file)
     origin = f"preset {preset}" if preset else str(path)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from backend.errors import BadDataError
 from training.config import LoadedConfig, config_hash, load_config, preset_names
 from training.config_keys import Flat, flat_values, idle_keys, keys_of, nested, show
-from training.schema import RunConfig
+from training.schemas.shared import RunConfig
 
 _SHOWN_DIGITS = 8
 

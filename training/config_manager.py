@@ -16,8 +16,8 @@ from training.clock import now_utc
 from training.config import config_hash, dump_yaml, load_config, name_of_task
 from training.config_compare import mismatch
 from training.registry.place import output_folder
-from training.schema import RunConfig
-from training.tasks import task_class
+from training.schemas.shared import RunConfig
+from training.tasks import config_class
 from training.yaml_core import write_yaml
 
 _LOG = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class ConfigManager:
         """
         content = cls.load_config_from_checkpoint(path)
         try:
-            config = task_class(str(content.get("task"))).config_type.model_validate_json(json.dumps(content))
+            config = config_class(str(content.get("task"))).model_validate_json(json.dumps(content))
         except ValueError as error:
             raise BadDataError(f"{path}: its configuration is of another version ({_first_line(error)})") from None
         manager = cls.__new__(cls)

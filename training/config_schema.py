@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.config_keys import Flat, Key, flat_values, keys_of, show
-from training.tasks import task_class
+from training.tasks import config_class
 
 SCHEMA_FILE = "schema.json"
 _MARKS = ("neutral", "content", "when", "unless", "title")
@@ -19,7 +19,7 @@ _MARKS = ("neutral", "content", "when", "unless", "title")
 
 def json_schema(task: str) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a config file of ``task``. Raises UsageError for an unknown task."""
-    config_type = task_class(task).config_type
+    config_type = config_class(task)
     made = config_type.model_json_schema()
     tree = _inlined(made, made.get("$defs", {}))
     keys, defaults = keys_of(config_type), flat_values(config_type(task=task))

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: processors and memory, within its control group's limits."""
+"""What this process may use of the machine: processors and memory, within its control group's limits; whether GPUs."""
 
 from __future__ import annotations
 
@@ -88,3 +88,11 @@ def _number(path: Path) -> int | None:
 def _meminfo(name: str) -> int:
     lines = Path("/proc/meminfo").read_text("ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def nvidia_in_sight() -> bool:
+    """Whether the machine shows an NVIDIA GPU, unless the user hides it with an empty CUDA_VISIBLE_DEVICES."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "unset").strip() in ("", "-1"):
+        return False
+    gpus = Path("/proc/driver/nvidia/gpus")
+    return Path("/dev/nvidia0").exists() or (gpus.is_dir() and any(gpus.iterdir()))

@@ -12,7 +12,7 @@ from backend.errors import ConfigError
 from backend.files import sha256_of
 from training.config_keys import flat_values, keys_of
 from training.run import Run
-from training.schema import RunConfig
+from training.schemas.shared import RunConfig
 
 
 def content_of_files(config: RunConfig) -> dict[str, str]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from training.ensembles.spec import Spec
 
 OUTPUT = Path("model_output")
 DATASETS = Path("datasets")
@@ -105,3 +109,22 @@ class PredictRequest(Places):
     run: str
     inputs: tuple[Path, ...]
     out: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleRequest(Places):
+    """Average several landmark models."""
+
+    spec: Spec
+    split: str = "test"  # or val, train, all
+    data: str | None = None
+    out: Path | None = None
+    allow_leaks: bool = False
+    as_json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRequest(EnsembleRequest):
+    """Choose the best combination out of several landmark models."""
+
+    sizes: tuple[int, ...] = (4,)

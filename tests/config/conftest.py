@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from training import config_layers
-from training.tasks import TASKS
+from training.tasks import TASKS, Places
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.setitem(TASKS, "small", "tests.config.small:SmallTask")
+    monkeypatch.setitem(TASKS, "small", Places("nowhere:SmallTask", "tests.config.small:SmallConfig"))
     monkeypatch.chdir(tmp_path)
     yield
 

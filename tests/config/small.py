@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import pytest
 
 from backend.errors import ConfigError
 from training.config import LoadedConfig, load_config
-from training.schema import RunConfig, Section, TrainingSection, setting
+from training.schemas.shared import RunConfig, Section, TrainingSection, setting
 
 
 class SplitSection(Section):
@@ -28,10 +28,6 @@ class DataSection(Section):
 class SmallConfig(RunConfig):
     data: DataSection = setting(DataSection, "The data.")
     training: TrainingSection = setting(lambda: TrainingSection(epochs=7, learning_rate=0.5), "How to train.")
-
-
-class SmallTask:
-    config_type: ClassVar[type[RunConfig]] = SmallConfig
 
 
 def load(

@@ -10,7 +10,7 @@ from training import config_layers
 from training.config import config_hash, dump_yaml, load_config
 from training.config import preset_names as presets_of
 from training.config_keys import keys_of
-from training.tasks import TASKS, task_class
+from training.tasks import TASKS, config_class
 
 SHIPPED = [(task, name) for task in TASKS for name in presets_of(task)]
 
@@ -24,12 +24,12 @@ def test_every_shipped_preset_is_valid_and_sets_nothing_without_effect(task: str
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_ships_its_three_presets_and_its_default_is_the_schemas(task: str) -> None:
     assert {"default", "cpu", "sample"} <= set(presets_of(task))
-    assert load_config(task).config == task_class(task).config_type(task=task)
+    assert load_config(task).config == config_class(task)(task=task)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_conditions_name_keys_and_values_that_exist(task: str) -> None:
-    schema = task_class(task).config_type
+    schema = config_class(task)
     keys = keys_of(schema)
     for key in keys.leaves.values():
         assert key.about, f"{key.path} says nothing about itself"

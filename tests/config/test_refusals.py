@@ -11,7 +11,7 @@ import pytest
 from backend.errors import UsageError
 from tests.config.small import load, refused, training
 from training.config import config_hash, load_config, nearest_key
-from training.schema import TrainingSection
+from training.schemas.shared import TrainingSection
 from training.yaml_core import parse_yaml
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from backend.errors import ConfigError
 from tests.config.small import DataSection, SmallConfig, load, training
 from training.config import canonical, config_hash, dump_yaml, name_of_task
-from training.schema import RunConfig
+from training.schemas.shared import RunConfig
 
 _SETS = st.lists(
     st.sampled_from(
@@ -90,7 +90,7 @@ def test_the_hash_knows_results_from_conveniences() -> None:
 
 
 def test_the_hash_does_not_change_from_process_to_process_or_by_accident() -> None:
-    code = "import training.config as c, training.schema as s; print(c.config_hash(s.RunConfig(task='t')))"
+    code = "import training.config as c, training.schemas.shared as s; print(c.config_hash(s.RunConfig(task='t')))"
     root = Path(__file__).parent.parent.parent
     environ = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(root)}
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)

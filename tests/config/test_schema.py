@@ -17,7 +17,7 @@ from training.config import load_config, preset_names
 from training.config_keys import keys_of
 from training.config_layers import PRESETS
 from training.config_schema import SCHEMA_FILE, json_schema, schema_text
-from training.tasks import TASKS, task_class
+from training.tasks import TASKS, config_class
 from training.yaml_core import parse_yaml
 
 SHIPPED = list(TASKS)  # before tests add theirs
@@ -67,7 +67,7 @@ def test_a_wrong_file_is_refused_by_a_common_checker(task: str, tmp_path: Path) 
 def test_every_key_has_its_sentence_and_the_default_that_the_loader_takes(task: str) -> None:
     schema, config = json_schema(task), load_config(task).config.model_dump(mode="json")
     Draft202012Validator.check_schema(schema)
-    for path, key in keys_of(task_class(task).config_type).leaves.items():
+    for path, key in keys_of(config_class(task)).leaves.items():
         node = node_of(schema, path)
         assert node["description"].startswith(key.about), path
         value = config

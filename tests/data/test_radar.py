@@ -16,7 +16,9 @@ from backend.preprocessing.radar import RadarPreprocessing
 from backend.preprocessing.radar_netcdf import read_volume
 from tests.data.conftest import CADENCE, START, write_event, write_volume
 from tests.data.world import World
-from training.data.radar import RadarDataSection, prepare_radar
+from training.data.radar import prepare_radar
+from training.data.radar_plan import radar_preprocessing
+from training.schemas.convlstm import RadarDataSection
 
 SMALL = {"input_steps": 3, "prediction_steps": 2, "stride": 2, "downsample_size": [6, 5]}
 
@@ -45,7 +47,7 @@ def test_defaults_are_the_documented_ones():
     assert (section.downsample_size, section.min_dbz, section.max_dbz, section.pack_bits) == ([250, 250], -29, 65, 8)
     assert (section.split.method, section.split.min_gap_hours) == ("gap", 6)
     assert section.split.fractions == [0.7, 0.15, 0.15]
-    section.preprocessing(None)
+    radar_preprocessing(section)
 
 
 @pytest.mark.parametrize(

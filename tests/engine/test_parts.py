@@ -11,18 +11,26 @@ import pytest
 import torch
 
 from backend.errors import ConfigError, InterruptedRunError
+from training import machine
 from training.engine import device as device_module
 from training.engine import gpu as gpu_module
 from training.engine.device import Precision, choose_device
 from training.engine.interruption import StopRequest
 from training.engine.schedule import Schedule
 from training.engine.state import is_better
-from training.schema import TrainingSection
+from training.schemas.shared import TrainingSection
+from training.tasks.protocol import Phase
 
 
 def schedule(**settings: object) -> Schedule:
     training = TrainingSection.model_validate({"min_learning_rate": 1e-6, **settings})
-    return Schedule(training, 1e-2, steps=100, steps_per_epoch=10, mode="min")
+    return Schedule(training, Phase("only", 10, 1e-2), steps_per_epoch=10, mode="min")
+
+
+def test_a_phase_may_have_a_schedule_of_its_own() -> None:
+    training = TrainingSection.model_validate({"schedule": "cosine"})
+    made = Schedule(training, Phase("frozen", 10, 1e-2, schedule="constant"), steps_per_epoch=10, mode="min")
+    assert {made.factor(step) for step in (0, 50, 99, 100)} == {1.0}
 
 
 def test_warmup_rises_to_one() -> None:
@@ -89,7 +97,7 @@ def test_a_gpu_in_sight_that_does_not_work_is_an_error(monkeypatch: pytest.Monke
 
 def test_a_gpu_hidden_by_the_user_is_not_in_sight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not gpu_module.nvidia_in_sight()
+    assert not machine.nvidia_in_sight()
 
 
 def test_precision_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

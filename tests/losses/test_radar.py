@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backend.errors import ConfigError
-from training.losses.radar import RadarLossSection, radar_counts, radar_loss
+from training.losses.radar import radar_counts, radar_loss
 from training.losses.ssim import ssim_map, ssim_valid
+from training.schemas.convlstm import RadarLossSection
 from training.tasks.protocol import Term
 
 SHAPE = (4, 3, 16, 15)

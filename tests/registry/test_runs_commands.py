@@ -18,7 +18,7 @@ from backend import errors
 from training import runs_cli
 from training.cli import main
 
-from .made import make_run, write_validations
+from .made import make_run, write_metadata, write_validations
 
 ROOT = Path(__file__).parent.parent.parent
 A, B, C = "20261125_100000_a", "20261125_110000_b", "20261125_120000_c"
@@ -310,6 +310,38 @@ def test_the_registry_may_lie_elsewhere(
     assert not (output / "registry.json").exists()
     listed = json.loads((tmp_path / "lists" / "mine.json").read_text())["runs"]
     assert {entry["folder"] for entry in listed} == {f"../out/convlstm/{run_id}" for run_id in (A, B, C)}
+
+
+@pytest.fixture
+def with_secrets(output: Path) -> list[str]:
+    """Two runs of an earlier version, which let addresses with secrets in."""
+    names = ["20261126_100000_d", "20261126_110000_e"]
+    for number, name in enumerate(names):
+        address = f"https://me:S3CRET@host/{number}?sig=S3CRET"
+        data = {"manifest": address, "more": [{address: [f":s3,secret_access_key=S3CRET:{number}"]}]}
+        run = make_run(output, name, metrics={"val/loss": 0.5}, config={"data": data, "goals": {address: ">0"}})
+        write_metadata(run, state="failed", error=f"no answer from {address}", preset=address)
+    return names
+
+
+@pytest.mark.parametrize("form", [form.value for form in runs_cli.Format])
+def test_compare_hides_the_secrets_of_older_settings(runs: Run, with_secrets: list[str], form: str) -> None:
+    code, out, err = runs("compare", *with_secrets, "--format", form)
+    assert code == 0
+    assert "host/0" in out
+    assert "host/1" in out
+    assert "S3CRET" not in out + err
+
+
+@pytest.mark.parametrize("words", [["show"], ["show", "--json"], ["list", "--json"], ["export"]])
+def test_a_run_is_shown_without_the_secrets_in_its_records(
+    runs: Run, with_secrets: list[str], words: list[str]
+) -> None:
+    named = with_secrets[:1] if words[0] == "show" else []
+    code, out, err = runs(*words, *named)
+    assert code == 0
+    assert "no answer from https://host/0" in out
+    assert "S3CRET" not in out + err
 
 
 @pytest.mark.parametrize("words", [["list"], ["best"], ["show", A], ["compare", A, B], ["export"], ["--help"]])

@@ -15,7 +15,7 @@ from training.reporting.trackers import choice, delivery
 from training.reporting.trackers.choice import asked_for, check_tracker, make_tracker
 from training.reporting.trackers.delivery import NOTE, Delivery, outcome_of, subject_of
 from training.reporting.trackers.tracker import Outcome, Subject, Tracker, shown
-from training.schema import RunConfig, TrackingSection
+from training.schemas.shared import RunConfig, TrackingSection
 from training.yaml_core import write_yaml
 
 

@@ -135,8 +135,8 @@ def test_the_trackers_process_imports_nothing_heavy() -> None:
 DOOMED = """
 import sys
 from pathlib import Path
-from training.tasks import TASKS
-TASKS["tiny"] = "tests.tiny_task:TinyTask"
+from tests.runs import TASKS, TINY
+TASKS["tiny"] = TINY
 from training.reporting.trackers import choice
 choice.find_spec = lambda name: name
 from tests.crash.victim import Executioner, arm

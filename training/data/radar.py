@@ -1,22 +1,19 @@
-"""Radar data from event folders to windows for training: the settings, the preparation, the windows."""
+"""Radar data from event folders to windows for training: the preparation, the windows."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationInfo, field_validator
 
-from backend.preprocessing.radar import RadarPreprocessing
 from training.data.prepared import BlockReader, PreparedCache, Request
 from training.data.prepared_build import open_or_build
 from training.data.radar_audit import findings, summary_lines
 from training.data.radar_events import list_events
 from training.data.radar_members import members_of
-from training.data.radar_plan import plan_cache
+from training.data.radar_plan import plan_cache, radar_preprocessing
 from training.data.splits import SPLITS, split_windows
 from training.data.windows import (
     Event,
@@ -27,116 +24,11 @@ from training.data.windows import (
     windows_of,
 )
 from training.files import digest
-from training.schema import Auto, Section, setting
+from training.schemas.convlstm import RadarDataSection
 from training.tasks.protocol import Batch, PrepareContext, Prepared
 
 PREPARATION_VERSION = 1  # raise it when the same settings begin to give other blocks
 _FILES_PER_WORKER = 8  # fewer are done before another process has started
-
-
-class SplitSection(Section):
-    """How windows are divided into train, val and test; always in the order of time."""
-
-    method: Literal["gap", "day", "cut"] = setting(
-        "gap", "Where sides may part: at long gaps, at midnights (UTC) moved to breaks, or anywhere (a weak split)."
-    )
-    min_gap_hours: float = setting(
-        6.0, "Shortest time without frames between two groups.", gt=0, when={"data.split.method": ["gap"]}
-    )
-    fractions: list[float] = setting(
-        lambda: [0.7, 0.15, 0.15], "Shares of the windows for train, val and test.", min_length=3, max_length=3
-    )
-
-    @field_validator("fractions")
-    @classmethod
-    def _check_fractions(cls, fractions: list[float]) -> list[float]:
-        if min(fractions) <= 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-            raise ValueError("expected three positive numbers that sum to 1")
-        return fractions
-
-
-class RadarDataSection(Section):
-    """Which radar volumes, and what becomes of them."""
-
-    manifest: str | None = setting(None, "A manifest of files to fetch.", neutral=True)
-    cache_dir: str | None = setting(None, "Where prepared data lie; null chooses a place.", neutral=True)
-    variable: str = setting("DBZ", "The reflectivity variable in the files.", min_length=1)
-    fill_means: Literal["no_echo", "no_data"] = setting(
-        "no_echo", "What the files' fill value means: no echo is the lowest dBZ and counts, no data is masked."
-    )
-    input_steps: int = setting(18, "Frames that the model sees.", ge=1)
-    prediction_steps: int = setting(7, "Frames that it predicts.", ge=1)
-    stride: int = setting(5, "Frames from one window's start to the next one's.", ge=1)
-    gap_tolerance: float = setting(
-        0.5, "How much longer than the cadence a step may be, as a share of it, before it is a break.", ge=0
-    )
-    split: SplitSection = setting(SplitSection, "Train, val and test.")
-    grid: Literal["strict", "crop"] = setting(
-        "strict", "Events on different grids: refuse them, or crop all to one common extent in km."
-    )
-    downsample_size: list[int] | None = setting(
-        lambda: [250, 250], "Rows and columns that the model sees; null keeps the files' grid."
-    )
-    downsample_method: Literal["area", "area_linear_z", "linear", "maximum"] = setting(
-        "area", "Mean over the area in dBZ or in linear Z, linear interpolation, or maximum."
-    )
-    levels: Literal["all", "max"] | list[int] = setting(
-        "all", "Each level a sequence of its own, the maximum over them, or the indices of some."
-    )
-    min_dbz: float = setting(-29.0, "Lowest reflectivity; what is below, and no echo, becomes it.", allow_inf_nan=False)
-    max_dbz: float = setting(65.0, "Highest reflectivity; what is above becomes it.", allow_inf_nan=False)
-    pack_bits: Literal[8, 16] = setting(8, "Bits of a prepared value: 8 are off by at most 1/508 of the range.")
-    prepare_workers: int | Auto = setting("auto", "Processes that prepare the data.", neutral=True)
-
-    @field_validator("downsample_size")
-    @classmethod
-    def _check_size(cls, size: list[int] | None) -> list[int] | None:
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise ValueError("expected two positive integers, rows and columns, or null")
-        return size
-
-    @field_validator("levels")
-    @classmethod
-    def _check_levels(cls, levels: str | list[int]) -> str | list[int]:
-        if isinstance(levels, list) and (not levels or min(levels) < 0 or len(set(levels)) < len(levels)):
-            raise ValueError("expected all, max, or a list of different level indices from 0")
-        return levels
-
-    @field_validator("max_dbz")
-    @classmethod
-    def _check_range(cls, highest: float, info: ValidationInfo) -> float:
-        lowest = info.data.get("min_dbz", -math.inf)
-        if not lowest < highest:
-            raise ValueError(f"expected more than data.min_dbz, which is {lowest:g}")
-        return highest
-
-    @field_validator("prepare_workers")
-    @classmethod
-    def _check_workers(cls, workers: int | str) -> int | str:
-        if isinstance(workers, int) and workers < 1:
-            raise ValueError("expected auto or at least 1")
-        return workers
-
-    @property
-    def window(self) -> int:
-        """Frames in a window."""
-        return self.input_steps + self.prediction_steps
-
-    def preprocessing(self, crop_km: tuple[float, float] | None) -> RadarPreprocessing:
-        """These settings as the preprocessing that training and serving share."""
-        return RadarPreprocessing(
-            variable=self.variable,
-            fill_means=self.fill_means,
-            levels=self.levels if isinstance(self.levels, str) else tuple(self.levels),
-            crop_km=crop_km,
-            downsample_size=None
-            if self.downsample_size is None
-            else (self.downsample_size[0], self.downsample_size[1]),
-            downsample_method=self.downsample_method,
-            min_dbz=self.min_dbz,
-            max_dbz=self.max_dbz,
-            bits=self.pack_bits,
-        )
 
 
 class RadarWindows:
@@ -173,7 +65,7 @@ def prepare_radar(section: RadarDataSection, context: PrepareContext) -> Prepare
 
 def cache_settings(section: RadarDataSection) -> dict[str, Any]:
     """What shapes the blocks of a prepared cache."""
-    record = section.preprocessing(None).to_dict()
+    record = radar_preprocessing(section).to_dict()
     del record["crop_km"]  # follows from the files
     return {"kind": "radar", "version": PREPARATION_VERSION, "grid": section.grid, **record}
 

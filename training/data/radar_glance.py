@@ -10,9 +10,11 @@ import numpy as np
 from backend.errors import DiskError
 from backend.preprocessing.radar_netcdf import VolumeHeader, read_header
 from training.data.prepared import PreparedCache, Request, candidates, open_cache
-from training.data.radar import RadarDataSection, cache_settings, prepared_windows
+from training.data.radar import cache_settings, prepared_windows
 from training.data.radar_events import Listing, list_events
+from training.data.radar_plan import radar_preprocessing
 from training.data.splits import SPLITS
+from training.schemas.convlstm import RadarDataSection
 from training.tasks.protocol import Glance
 
 _USUAL_LEVELS, _USUAL_SIZE = 18, [500, 500]  # of a volume, where no file has been seen yet
@@ -79,7 +81,7 @@ def _levels(section: RadarDataSection, there: int) -> int:
 
 
 def _size(section: RadarDataSection, header: VolumeHeader) -> tuple[int, int]:
-    return section.preprocessing(None).grid_after(header).shape
+    return radar_preprocessing(section).grid_after(header).shape
 
 
 def _already_written(building: Path) -> int:

@@ -17,7 +17,7 @@ from training.data.radar_events import Listing, Scan, frames_at_same_time, scan_
 from training.data.workers import WorkerPool
 
 if TYPE_CHECKING:
-    from training.data.radar import RadarDataSection
+    from training.schemas.convlstm import RadarDataSection
     from training.tasks.protocol import PrepareContext
 
 
@@ -27,7 +27,7 @@ def plan_cache(section: RadarDataSection, listing: Listing, pool: WorkerPool, co
     Raises BadDataError and ConfigError before any volume is decoded, but for those that stand in two events.
     """
     scan = scan_events(listing, section.variable, pool, context.progress)
-    preprocessing = section.preprocessing(_common_extent(section, listing, scan))
+    preprocessing = radar_preprocessing(section, _common_extent(section, listing, scan))
     after = _grids_after(preprocessing, listing, scan)
     make = MakeBlock(preprocessing)
     duplicates = find_duplicates(listing, frames_at_same_time(listing, scan), make, pool)
@@ -51,6 +51,22 @@ def plan_cache(section: RadarDataSection, listing: Listing, pool: WorkerPool, co
             "preprocessing": preprocessing.to_dict(),
         },
         known_hashes=duplicates.hashes,
+    )
+
+
+def radar_preprocessing(section: RadarDataSection, crop_km: tuple[float, float] | None = None) -> RadarPreprocessing:
+    """The settings as the preprocessing that training and serving share; ``crop_km`` follows from the files."""
+    size = section.downsample_size
+    return RadarPreprocessing(
+        variable=section.variable,
+        fill_means=section.fill_means,
+        levels=section.levels if isinstance(section.levels, str) else tuple(section.levels),
+        crop_km=crop_km,
+        downsample_size=None if size is None else (size[0], size[1]),
+        downsample_method=section.downsample_method,
+        min_dbz=section.min_dbz,
+        max_dbz=section.max_dbz,
+        bits=section.pack_bits,
     )
 
 

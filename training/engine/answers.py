@@ -25,10 +25,10 @@ class ModelAnswers:
     """What ``model`` says."""
 
     def __init__(self, task: Task, model: nn.Module) -> None:
-        self._task, self._model = task, model
+        self.task, self.model = task, model
 
     def begin(self) -> None:
         return
 
     def to(self, batch: Batch, rows: int) -> Outputs:
-        return self._task.outputs(self._model, batch)
+        return self.task.outputs(self.model, batch)

@@ -6,7 +6,6 @@ without one.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+
+from training.machine import nvidia_in_sight
 
 Capability = tuple[int, int]
 
@@ -69,14 +70,6 @@ def read_gpu(dtype: torch.dtype | None = None) -> GpuFacts:
         free,
         total,
     )
-
-
-def nvidia_in_sight() -> bool:
-    """Whether the machine shows an NVIDIA GPU, unless the user hides it with an empty CUDA_VISIBLE_DEVICES."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "unset").strip() in ("", "-1"):
-        return False
-    gpus = Path("/proc/driver/nvidia/gpus")
-    return Path("/dev/nvidia0").exists() or (gpus.is_dir() and any(gpus.iterdir()))
 
 
 def driver_version(file: Path = _DRIVER_FILE) -> str | None:

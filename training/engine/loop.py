@@ -29,7 +29,7 @@ from training.engine.schedule import Schedule
 from training.engine.state import Best, Progress, is_better, load_optimizer, model_tensors, scaler_state
 from training.engine.step import PartialStepDropped, Stepper, StepResult
 from training.files import JsonLines
-from training.schema import RunConfig
+from training.schemas.shared import RunConfig
 from training.tasks.protocol import Batch, ItemSource, Phase, Task
 
 _TICK_SECONDS = 0.25
@@ -148,7 +148,7 @@ def _start_phase(engine: Engine, phase: Phase) -> Session:
         fused=engine.device.type == "cuda" or None,
     )
     batches = batches_in_epoch(len(engine.splits["train"]), training.batch_size)
-    schedule = Schedule(training, phase.learning_rate, phase.epochs * batches, batches, engine.config.selection.mode)
+    schedule = Schedule(training, phase, batches, engine.config.selection.mode)
     stepper = Stepper(
         engine.task,
         engine.model,

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from training.schema import TrainingSection
+from training.schemas.shared import TrainingSection
+from training.tasks.protocol import Phase
 
 
 class Schedule:
@@ -17,12 +18,12 @@ class Schedule:
     (warm-up aside). Plateau falls are torch's ReduceLROnPlateau, run on a rate of 1.
     """
 
-    def __init__(
-        self, settings: TrainingSection, learning_rate: float, steps: int, steps_per_epoch: int, mode: str
-    ) -> None:
+    def __init__(self, settings: TrainingSection, phase: Phase, steps_per_epoch: int, mode: str) -> None:
         self.settings = settings
-        self.steps, self.steps_per_epoch = max(steps, 1), max(steps_per_epoch, 1)
-        self.floor = 0.0 if settings.schedule == "constant" else min(settings.min_learning_rate / learning_rate, 1.0)
+        self.kind = phase.schedule or settings.schedule
+        self.steps, self.steps_per_epoch = max(phase.epochs * steps_per_epoch, 1), max(steps_per_epoch, 1)
+        rate = phase.learning_rate
+        self.floor = 0.0 if self.kind == "constant" else min(settings.min_learning_rate / rate, 1.0)
         self._rate = torch.optim.SGD([torch.zeros(1)], lr=1.0)
         self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self._rate,
@@ -38,7 +39,7 @@ class Schedule:
         return rise * max(self._shape(step - warmup), self.floor)
 
     def _shape(self, step: int) -> float:
-        kind = self.settings.schedule
+        kind = self.kind
         if kind == "plateau":
             return float(self._rate.param_groups[0]["lr"])
         if kind == "step":
@@ -52,7 +53,7 @@ class Schedule:
 
     def validated(self, value: float) -> None:
         """Tell the schedule the newest value of the selection metric."""
-        if self.settings.schedule == "plateau" and math.isfinite(value):
+        if self.kind == "plateau" and math.isfinite(value):
             self._plateau.step(value)
 
     def state_dict(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 
 from backend.errors import ConfigError
 from training.files import digest
-from training.schema import Section
+from training.schemas.shared import Section
 from training.yaml_core import read_any_yaml
 
 KINDS = ("gdrive", "https", "file", "rclone", "fsspec")

@@ -11,53 +11,12 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from pydantic import model_validator
 from torch import Tensor
 
 from backend.errors import ConfigError
 from training.losses.ssim import ssim_map, ssim_valid
-from training.schema import Section, setting
+from training.schemas.convlstm import RadarLossSection
 from training.tasks.protocol import Term
-
-
-class RadarLossSection(Section):
-    """What the radar loss weighs, on the normalised scale (0 is data.min_dbz, 1 is data.max_dbz)."""
-
-    ssim_weight: float = setting(0.5, "w in (1-w) * Huber + w * (1-SSIM); 0 and 1 leave one of them out.", ge=0, le=1)
-    huber_delta: float = setting(
-        1.0, "Where Huber turns from quadratic to linear.", gt=0, unless={"loss.ssim_weight": [1.0]}
-    )
-    high_threshold: float = setting(
-        0.4,
-        "Normalised value above which a true pixel counts high_penalty_weight times.",
-        ge=0,
-        lt=1,
-        unless={"loss.ssim_weight": [1.0], "loss.high_penalty_weight": [1.0]},
-    )
-    high_penalty_weight: float = setting(
-        10.0,
-        "Weight of true pixels above high_threshold; 1 weighs all alike.",
-        gt=0,
-        unless={"loss.ssim_weight": [1.0]},
-    )
-    ssim_window: int = setting(
-        7, "Side of SSIM's Gaussian window in pixels, odd.", ge=3, unless={"loss.ssim_weight": [0.0]}
-    )
-    ssim_sigma: float = setting(
-        1.5, "Standard deviation of that window in pixels.", gt=0, unless={"loss.ssim_weight": [0.0]}
-    )
-    lead_weights: list[float] | None = setting(
-        None, "A weight per forecast frame, earliest first; null weighs all alike.", min_length=1
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> RadarLossSection:
-        if self.ssim_window % 2 == 0:
-            raise ValueError(f"ssim_window must be odd, so that it has a centre; it is {self.ssim_window}")
-        weights = self.lead_weights
-        if weights is not None and (min(weights) < 0 or sum(weights) == 0):
-            raise ValueError("lead_weights must not be negative, nor all zero")
-        return self
 
 
 def radar_counts(valid: Tensor, settings: RadarLossSection) -> dict[str, float | Tensor]:

@@ -11,6 +11,7 @@ from backend.errors import UsageError
 from training.registry.entry import BEST, Entry
 from training.registry.ranking import datasets_of, losses_of, unknown_metric
 from training.registry.results import all_metrics, mapping
+from training.shown import all_without_secrets
 
 Row = tuple[str, list[Any]]  # a name, and a value of each run; None where a run has none
 
@@ -24,7 +25,7 @@ class Comparison:
 
     runs: list[str]
     facts: list[Row]
-    settings: list[Row]  # only those that differ
+    settings: list[Row]  # only those that differ, without secrets that an older config.yaml may hold
     metrics: list[Row]
     notes: list[str]
 
@@ -55,7 +56,7 @@ def compare(entries: Sequence[Entry], metrics: Sequence[str] = (), *, every_metr
     return Comparison(
         runs=_columns(entries),
         facts=[*((name, [entry[name] for entry in entries]) for name in _FACTS), *_origins(entries)],
-        settings=_differences([_settings(Path(entry["folder"])) for entry in entries]),
+        settings=all_without_secrets(_differences([_settings(Path(entry["folder"])) for entry in entries])),
         metrics=[(name, [one.get(name) for one in found]) for name in shown],
         notes=_notes(entries, shown),
     )

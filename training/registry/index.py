@@ -12,8 +12,10 @@ from training.registry.entry import Entry, Key, is_complete, key_of, read_entry,
 from training.registry.folders import absolute, folders_under, has_runs_name, is_run, is_there, real_place, stamp_of
 from training.registry.lock import at_work
 from training.registry.store import RegistryFile
+from training.shown import all_without_secrets
 
 Say = Callable[[str], None]
+_TOLD = ("error", "dataset_name", "dataset_version", "metadata")  # what somebody else may have put into words
 GONE = "gone"  # the state that is told of a run whose folder is not there any more
 _MANY = 200  # folders to read anew from which on it takes so long that a line is due
 _WRITE_BACK_SECONDS = 2.0
@@ -160,9 +162,10 @@ class Registry:
         return absolute(str(self.base), entry["folder"])
 
     def _opened(self, entry: Entry, is_gone: bool) -> Entry:
-        """``entry`` as it is told: with absolute paths."""
+        """``entry`` as it is told: with absolute paths, without secrets."""
         folder, checkpoint = self._place(entry), entry["checkpoint_path"]
         path = absolute(str(self.base), checkpoint) if checkpoint else None
+        entry = entry | {name: all_without_secrets(entry[name]) for name in _TOLD if name in entry}
         return {**entry, "folder": folder, "checkpoint_path": path, "state": GONE if is_gone else entry["state"]}
 
 

@@ -7,7 +7,15 @@ from typing import Literal
 
 from pydantic import field_validator, model_validator
 
-from training.schema import Auto, EvaluationSection, RunConfig, Section, SelectionSection, TrainingSection, setting
+from training.schemas.shared import (
+    Auto,
+    EvaluationSection,
+    RunConfig,
+    Section,
+    SelectionSection,
+    TrainingSection,
+    setting,
+)
 
 
 class LandmarkSplitSection(Section):

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from pydantic import field_validator
 from torch import Tensor, nn
 
 from backend.models import build
 from backend.preprocessing.grid import same_spacing
 from backend.preprocessing.radar import RadarPreprocessing
 from backend.weights import load_matching, read_state_dict
-from training.data.radar import RadarDataSection, prepare_radar
+from training.data.radar import prepare_radar
 from training.data.radar_glance import glance_at_radar
-from training.losses.radar import RadarLossSection, radar_counts, radar_loss
+from training.losses.radar import radar_counts, radar_loss
 from training.losses.ssim import check_size
-from training.schema import EvaluationSection, RunConfig, Section, setting
+from training.schemas.convlstm import ConvLSTMConfig
 from training.scores.radar import NowcastScores
 from training.tasks.card import Card
 from training.tasks.convlstm_card import convlstm_card
@@ -29,55 +28,6 @@ if TYPE_CHECKING:
     from backend.models.convlstm import ConvLSTMNowcaster
 
 _FEWEST_TRIAL_STEPS = 3
-
-
-class ConvLSTMSection(Section):
-    """The network."""
-
-    hidden_dims: list[int] = setting(lambda: [128, 128, 128], "Hidden channels of each layer.", min_length=1)
-    kernel_size: int = setting(3, "Size of the gates' convolution; odd.", ge=1)
-    norm: Literal["layer", "group", "none"] = setting(
-        "layer",
-        "Between layers: LayerNorm over [C, H, W] as in the seed, GroupNorm (not tied to the image size), none.",
-    )
-    gradient_checkpointing: bool = setting(
-        False, "Recompute activations in the backward pass: less memory, about a third more time.", neutral=True
-    )
-    init_from: str | None = setting(None, "A .pth file of weights to start from.", content=True)
-
-    @field_validator("hidden_dims")
-    @classmethod
-    def _check_dims(cls, dims: list[int]) -> list[int]:
-        if min(dims) < 1:
-            raise ValueError("expected a list of positive whole numbers")
-        return dims
-
-    @field_validator("kernel_size")
-    @classmethod
-    def _check_kernel(cls, size: int) -> int:
-        if size % 2 == 0:
-            raise ValueError("expected an odd number, so that frames keep their size")
-        return size
-
-
-class NowcastEvaluationSection(EvaluationSection):
-    """Validation, and the events that are scored."""
-
-    thresholds_dbz: list[float] = setting(
-        lambda: [20.0, 30.0, 35.0, 40.0, 45.0, 50.0],
-        "An event is an observation at or above the threshold.",
-        min_length=1,
-    )
-
-
-class ConvLSTMConfig(RunConfig):
-    """Everything that a nowcasting run reads."""
-
-    task: Literal["convlstm"] = setting("convlstm", "The task that this configuration is for.")
-    data: RadarDataSection = setting(RadarDataSection, "Which volumes, and what becomes of them.")
-    model: ConvLSTMSection = setting(ConvLSTMSection, "The network.")
-    loss: RadarLossSection = setting(RadarLossSection, "What is minimised.")
-    evaluation: NowcastEvaluationSection = setting(NowcastEvaluationSection, "When to validate, and what is scored.")
 
 
 class ConvLSTMTask(Task):

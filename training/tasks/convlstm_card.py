@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 from training.tasks.card import Card, Reference
 
 if TYPE_CHECKING:
-    from training.data.radar import RadarDataSection
-    from training.losses.radar import RadarLossSection
-    from training.tasks.convlstm import ConvLSTMConfig, ConvLSTMSection
+    from training.schemas.convlstm import ConvLSTMConfig, ConvLSTMSection, RadarDataSection, RadarLossSection
 
 SHI = Reference(
     "shi2015convlstm",

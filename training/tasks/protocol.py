@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from backend.weights import load_matching
 from training.leaks.members import Member
-from training.schema import RunConfig
+from training.schemas.shared import RunConfig
 from training.tasks.card import Card
 
 Batch = dict[str, Any]
@@ -46,8 +46,8 @@ class Term:
 class Phase:
     """A stretch of training with its own optimizer: frozen trunk, curriculum step, self-training round.
 
-    ``epochs``, ``learning_rate`` and ``patience`` take the place of the ones in `training`.
-    With ``start_from_best`` the phase begins from the best weights of the one before.
+    ``epochs``, ``learning_rate``, ``patience`` and ``schedule`` (where it is not None) take the place of the ones in
+    `training`. With ``start_from_best`` the phase begins from the best weights of the one before.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Phase:
     learning_rate: float
     patience: int | None = None
     start_from_best: bool = False
+    schedule: str | None = None
 
 
 class ItemSource(Protocol):

@@ -17,7 +17,7 @@ from filelock import FileLock
 from training.files import digest, read_json, write_json
 from training.reporting.run_folder import RunFolder
 from training.reporting.trackers.tracker import Outcome, Record, Subject, Tracker
-from training.shown import without_secrets
+from training.shown import all_without_secrets, without_secrets
 
 NOTE = "trackers.json"
 _FILES = ("config.yaml", "report.html", "MODEL_CARD.md")
@@ -160,4 +160,4 @@ def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", without_secrets(value) if isinstance(value, str) else value
+            yield without_secrets(f"{prefix}{name}"), all_without_secrets(value)

@@ -1,0 +1,147 @@
+"""An image file to what a landmark model sees. Training and serving go through the same `LandmarkPreprocessing`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from backend.errors import BadDataError, ConfigError
+
+if TYPE_CHECKING:  # preparation's worker processes never need torch
+    import torch
+    from torch import Tensor
+
+__all__ = ["IMAGE_SUFFIXES", "LandmarkPreprocessing", "decode_image", "read_image"]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+# channel means and standard deviations of ImageNet, on values from 0 to 1: what torchvision's trunks were trained with
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class LandmarkPreprocessing:
+    """Every choice between an image file and the model's input. Raises ConfigError for impossible values.
+
+    The order is: RGB in 8 bits, CLAHE on the lightness at the image's own size, resize.
+    """
+
+    image_size: int = 224  # rows and columns that the model sees
+    clahe: bool = True
+    clahe_clip: float = 2.0
+    clahe_tile: int = 4  # tiles in each direction
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "clahe_clip", "clahe_tile"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected more than 0")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types, for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> LandmarkPreprocessing:
+        """What `to_dict` gave. Raises BadDataError where keys are missing or unknown."""
+        expected = {field.name for field in fields(cls)}
+        wrong = [f"lacks {name}" for name in sorted(expected - set(found))]
+        wrong += [f"has the unknown {name}" for name in sorted(set(found) - expected)]
+        if wrong:
+            raise BadDataError(
+                f"the record of landmark preprocessing {', '.join(wrong)}; was it made by another version?"
+            )
+        return cls(**found)
+
+    def read(self, path: Path) -> tuple[np.ndarray, tuple[int, int]]:
+        """The file as the model's input, uint8 [3, S, S], and the (width, height) in pixels that it had.
+
+        Raises:
+            BadDataError: it is missing, or no image.
+        """
+        image = read_image(path)
+        height, width = image.shape[:2]
+        return self.apply(image), (width, height)
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """RGB uint8 [height, width, 3] to the model's input, RGB uint8 [3, S, S].
+
+        CLAHE: Zuiderveld, Contrast Limited Adaptive Histogram Equalization, Graphics Gems IV, 1994.
+        """
+        if self.clahe:
+            image = self._equalised(image)
+        size = (self.image_size, self.image_size)
+        resized = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+        return np.ascontiguousarray(resized.transpose(2, 0, 1))
+
+    def _equalised(self, image: np.ndarray) -> np.ndarray:
+        lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+        clahe = cv2.createCLAHE(clipLimit=self.clahe_clip, tileGridSize=(self.clahe_tile, self.clahe_tile))
+        lab[..., 0] = clahe.apply(np.ascontiguousarray(lab[..., 0]))
+        return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 [n, 3, S, S] to float32 with ImageNet's statistics, on the same device."""
+        scale, shift = _statistics(images.device)
+        return images.float().mul_(scale).sub_(shift)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """RGB uint8 [height, width, 3] of an image file. Raises BadDataError: missing, unreadable or no image."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadDataError(f"{path}: cannot be read ({error.strerror or error}); expected an image file") from error
+    return decode_image(path, content)
+
+
+def decode_image(path: Path, content: bytes) -> np.ndarray:
+    """RGB uint8 [height, width, 3] of ``path``'s content: grey, RGB or with alpha (left out), of 8 or 16 bits.
+
+    Pixels are taken as they are stored (a camera's note on orientation is not followed), so that coordinates hold.
+    16 bits are stretched from the image's lowest to its highest value, because many such files use 10 or 12 of them.
+
+    Raises:
+        BadDataError: it is no image, or of another kind.
+    """
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    except cv2.error as error:
+        raise BadDataError(f"{path}: cannot be decoded ({error.err}); expected an image file") from error
+    if image is None:
+        raise BadDataError(f"{path}: damaged or no image; expected {', '.join(IMAGE_SUFFIXES)}")
+    return _rgb(path, _eight_bits(path, image))
+
+
+def _eight_bits(path: Path, image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype != np.uint16:
+        raise BadDataError(f"{path}: its values are {image.dtype}, expected integers of 8 or 16 bits")
+    colours = image[..., :3] if image.ndim == 3 else image
+    low, high = int(colours.min()), int(colours.max())
+    return np.rint((colours - np.float32(low)) * np.float32(255 / max(high - low, 1))).astype(np.uint8)
+
+
+def _rgb(path: Path, image: np.ndarray) -> np.ndarray:
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    if channels not in (1, 3, 4):
+        raise BadDataError(f"{path}: has {channels} channels, expected grey, RGB or RGBA")
+    codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+    return cv2.cvtColor(image, codes[channels])
+
+
+@functools.cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Scale and shift [3, 1, 1] for values from 0 to 255; kept, because copying them makes a GPU wait."""
+    import torch
+
+    with torch.inference_mode(False):  # a tensor made in inference could not be used in training later
+        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (_MEAN, _STD))
+        return 1 / (255 * std), mean / std

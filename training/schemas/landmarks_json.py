@@ -1,0 +1,98 @@
+"""The flat JSON configuration of the lung-contour system (`phase1_epochs`, `phase2_head_lr`, …) as settings here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from backend.errors import ConfigError
+
+_KEYS = {
+    "batch_size": "training.batch_size",
+    "num_workers": "training.num_workers",
+    "seed": "training.seed",
+    "split_seed": "training.split_seed",
+    "deterministic": "training.deterministic",
+    "phase1_epochs": "frozen.epochs",
+    "phase1_lr": "frozen.learning_rate",
+    "phase1_patience": "frozen.patience",
+    "phase2_epochs": "training.epochs",
+    "phase2_head_lr": "training.learning_rate",
+    "phase2_backbone_lr": "training.trunk_learning_rate",
+    "phase2_patience": "training.patience",
+    "flip_prob": "augmentation.flip",
+    "rotation": "augmentation.rotation",
+    "clahe": "data.clahe",
+    "clahe_clip": "data.clahe_clip",
+    "clahe_tile": "data.clahe_tile",
+    "coord_attention": "model.coordinate_attention",
+    "deep_head": "model.head",
+    "hidden_dim": "model.hidden_dim",
+    "dropout": "model.dropout",
+    "loss": "loss.kind",
+    "weight_strategy": "loss.point_weights",
+    "central_weight": "loss.central_weight",
+    "symmetry_weight": "loss.symmetry_weight",
+    "tta": "evaluation.tta",
+}
+_VALUES: dict[str, Callable[[Any], Any]] = {"deep_head": lambda deep: "deep" if deep else "shallow"}
+_CLASSES = {"covid_weight": "COVID", "normal_weight": "Normal", "viral_weight": "Viral_Pneumonia"}
+_PLACES = {
+    "csv_path": "--data FOLDER names the dataset",
+    "data_root": "--data FOLDER names the dataset",
+    "save_dir": "--output FOLDER names where runs are kept",
+    "output_dir": "--output FOLDER names where runs are kept",
+    "checkpoint": "model.init_from names weights to start from",
+}
+_NEEDS = {  # old key -> the old key and values without which it does nothing, there and here
+    "clahe_clip": ("clahe", (True,)),
+    "clahe_tile": ("clahe", (True,)),
+    "weight_strategy": ("loss", ("weighted_wing",)),
+    "central_weight": ("loss", ("combined",)),
+    "symmetry_weight": ("loss", ("combined",)),
+}
+_ABSENT = {"clahe": True, "loss": "wing"}  # what holds here where the file says nothing
+
+
+def is_old(content: Any) -> bool:
+    """Whether a file's content is such a flat configuration: names of that program, and no sections."""
+    return (
+        isinstance(content, Mapping)
+        and any(key in content for key in _KEYS)
+        and not any(isinstance(value, Mapping) for value in content.values())
+    )
+
+
+def converted(content: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """The same as dotted keys of this worker; what had no effect there is left out.
+
+    Raises:
+        ConfigError: a key that the program did not have, or one that names a place.
+    """
+    known = {*_KEYS, *_CLASSES, "category_weights"}
+    problems = [_unknown(key, known, origin) for key in content if key not in known]
+    if problems:
+        raise ConfigError("\n  ".join(problems))
+    settings = {
+        _KEYS[key]: _VALUES.get(key, lambda same: same)(value)
+        for key, value in content.items()
+        if key in _KEYS and _counts(key, content)
+    }
+    if content.get("category_weights"):
+        settings["loss.class_weights"] = {name: content[key] for key, name in _CLASSES.items() if key in content}
+    return settings
+
+
+def _counts(key: str, content: Mapping[str, Any]) -> bool:
+    if key not in _NEEDS:
+        return True
+    other, wanted = _NEEDS[key]
+    return content.get(other, _ABSENT[other]) in wanted
+
+
+def _unknown(key: str, known: set[str], origin: str) -> str:
+    if key in _PLACES:
+        return f"{origin}: {key} is a place, not a setting: {_PLACES[key]}"
+    near = get_close_matches(key, known, n=1)
+    return f"{origin}: {key} is no setting of the flat form" + (f"; did you mean {near[0]}?" if near else "")
