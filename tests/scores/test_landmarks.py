@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from torch import Tensor
 
@@ -67,20 +67,20 @@ class TestArrays:
     def test_an_error_on_the_threshold_is_found(self) -> None:
         assert summarise(np.array([[5.0, 5.1, 4.9]]), (5.0,))["found_5"] == pytest.approx(2 / 3)
 
-    def test_intervals_are_scipys(self) -> None:
-        values = np.random.default_rng(1).gamma(2, 2, (60, 2))
-        low, high = intervals(values, 20_000, seed=3)
-        for column in (0, 1):
-            theirs = scipy.stats.bootstrap(
-                (values[:, column],), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0)
-            ).confidence_interval
-            assert (low[column], high[column]) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+    def test_intervals_are_those_of_all_resamplings(self) -> None:
+        """Five images can be drawn in 5 ** 5 ways, all of which are equally likely."""
+        values = np.array([[1.0, 9.0], [2.5, 0.0], [4.0, 3.7], [8.0, 1.1], [9.5, 2.0]])
+        means = values[list(product(range(5), repeat=5))].mean(1)
+        np.testing.assert_allclose(intervals(values, 50_000), np.percentile(means, (2.5, 97.5), axis=0), atol=0.1)
+        np.testing.assert_allclose(
+            intervals(values, 50_000, level=0.5), np.percentile(means, (25, 75), axis=0), atol=0.1
+        )
 
     def test_intervals_are_those_of_a_normal_mean(self) -> None:
         """By the central limit theorem, and in several blocks of resamplings."""
         values = np.random.default_rng(2).normal(10, 2, (10_000, 1))
         low, high = intervals(values, 400)
-        half = scipy.stats.norm.ppf(0.975) * values.std() / 100
+        half = 1.959964 * values.std() / 100
         assert (low[0], high[0]) == pytest.approx((values.mean() - half, values.mean() + half), abs=half / 5)
         np.testing.assert_array_equal(intervals(values, 400), (low, high))
         assert intervals(values, 400, seed=1)[0, 0] != low[0]

@@ -1,0 +1,126 @@
+"""Published weights are found, or fetched once, checked and kept where torch.hub keeps its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from backend.errors import BadDataError, DiskError, InterruptedRunError, SourceUnavailableError
+from backend.weights import read_state_dict, write_pth
+from tests.fetching.fake_drive import NOWHERE, File, Web
+from tests.fetching.world import Place, sha256
+from training.fetching.pretrained import IMAGENET_RESNET18, pretrained_file
+
+WITHOUT = "--set model.pretrained=none"
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> bytes:
+    write_pth(tmp_path / "made.pth", {"conv1.weight": torch.arange(6.0)})
+    return (tmp_path / "made.pth").read_bytes()
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return Place(tmp_path)
+
+
+def hub(place: Place) -> Path:
+    return place.root / "torch" / "hub" / "checkpoints"
+
+
+def name_of(content: bytes) -> str:
+    return f"tiny-{sha256(content)[:8]}.pth"
+
+
+def get(place: Place, name: str, host: str = "files.example") -> Path:
+    other = place.datasets / ".pretrained"
+    return pretrained_file(f"https://{host}/models/{name}", other, place.tellers(), WITHOUT, backoff=0.001)
+
+
+def test_it_is_fetched_once_and_read(place: Place, web: Web, weights: bytes) -> None:
+    served = web.files[f"/models/{name_of(weights)}"] = File(weights, cuts=[100])
+    path = get(place, name_of(weights))
+    assert path == hub(place) / name_of(weights)
+    torch.testing.assert_close(read_state_dict(path)["conv1.weight"], torch.arange(6.0))
+    asked = len(served.asked)
+    assert get(place, name_of(weights)) == path
+    assert len(served.asked) == asked == 2, "cut once, then continued"
+    assert [entry.name for entry in hub(place).iterdir() if not entry.name.endswith(".lock")] == [path.name]
+    assert any(what == "download" for what, *_ in place.shown)
+
+
+def test_a_file_that_is_there_needs_no_network(place: Place, weights: bytes) -> None:
+    for folder in (hub(place), place.datasets / ".pretrained"):
+        folder.mkdir(parents=True)
+        (folder / name_of(weights)).write_bytes(weights)
+        assert get(place, name_of(weights), NOWHERE) == folder / name_of(weights)
+        (folder / name_of(weights)).unlink()
+
+
+def test_another_file_under_its_name_is_named_and_kept(place: Place, weights: bytes) -> None:
+    hub(place).mkdir(parents=True)
+    (hub(place) / name_of(weights)).write_bytes(b"another")
+    with pytest.raises(BadDataError, match=f"its sha256 begins with {sha256(b'another')[:8]}, expected"):
+        get(place, name_of(weights))
+    assert (hub(place) / name_of(weights)).read_bytes() == b"another"
+
+
+def test_what_comes_with_another_hash_is_not_kept(place: Place, web: Web, weights: bytes) -> None:
+    served = web.files["/models/tiny-00000000.pth"] = File(weights)
+    with pytest.raises(SourceUnavailableError, match="what came has a sha256 that begins with"):
+        get(place, "tiny-00000000.pth")
+    assert not (hub(place) / "tiny-00000000.pth").exists()
+    served.content = weights + b"more"
+    with pytest.raises(SourceUnavailableError, match=sha256(weights + b"more")[:8]):
+        get(place, "tiny-00000000.pth")
+
+
+def test_out_of_reach_says_how_to_go_on(place: Place, web: Web) -> None:
+    with pytest.raises(SourceUnavailableError) as raised:
+        get(place, "tiny-12345678.pth", NOWHERE)
+    line = str(raised.value)
+    assert "\n" not in line
+    assert str(hub(place)) in line
+    assert line.endswith(f"go on without it: {WITHOUT}")
+    assert raised.value.exit_code == 69
+
+
+def test_a_folder_that_cannot_be_written(place: Place, web: Web, weights: bytes) -> None:
+    """A file in its place: no rights to take away, which a superuser would have all the same."""
+    web.files[f"/models/{name_of(weights)}"] = File(weights)
+    (place.root / "torch").write_text("in the way")
+    assert get(place, name_of(weights)) == place.datasets / ".pretrained" / name_of(weights)
+    (place.root / "other").write_text("in the way")
+    with pytest.raises(DiskError, match="set TORCH_HOME"):
+        pretrained_file(
+            "https://files.example/models/tiny-00000001.pth", place.root / "other", place.tellers(), WITHOUT
+        )
+
+
+def test_a_stop_is_heard(place: Place, web: Web) -> None:
+    content = os.urandom(1 << 20)
+    web.files[f"/models/{name_of(content)}"] = File(content, stall_after=1000)
+    began, stop = time.monotonic(), threading.Event()
+
+    def check_stop() -> None:
+        if stop.is_set():
+            raise InterruptedRunError("asked to stop")
+
+    place.check_stop = check_stop
+    threading.Timer(1.0, stop.set).start()
+    with pytest.raises(InterruptedRunError):
+        get(place, name_of(content))
+    assert time.monotonic() - began < 20
+
+
+def test_the_address_is_torchvisions() -> None:
+    from torchvision.models import ResNet18_Weights
+
+    assert ResNet18_Weights.IMAGENET1K_V1.url == IMAGENET_RESNET18

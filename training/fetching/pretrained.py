@@ -1,0 +1,151 @@
+"""Published weights that a model starts from: found where torch.hub keeps them, else downloaded there and checked."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
+
+from backend.errors import BadDataError, DiskError, SourceUnavailableError
+from backend.files import replacing, sha256_of
+from training.fetching.archive import Tellers
+from training.fetching.download import Job, Received, SourceError
+from training.fetching.download_process import OutOfTimeError, Watch, download
+from training.reporting.units import size_in_words
+
+IMAGENET_RESNET18 = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+"""torchvision's ResNet18_Weights.IMAGENET1K_V1."""
+
+_CONNECT, _READ, _STALL, _TOTAL = 15.0, 60.0, 120.0, 3600.0  # seconds
+_POLL_SECONDS = 0.2
+_HASH = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
+
+
+def pretrained_file(url: str, other: Path, tell: Tellers, without: str, backoff: float = 1.0) -> Path:
+    """The file at ``url``, whose name ends in the first digits of its sha256, such as ``resnet18-f37072fd.pth``.
+
+    It is kept in torch.hub's folder (``$TORCH_HOME/hub/checkpoints``), where other programs leave and find it, or in
+    ``other`` where that cannot be written.
+
+    Args:
+        url: where it is published.
+        other: a folder, made where it is needed.
+        tell: who is told, and who may stop it.
+        without: how to go on without the file, as the end of an error's line.
+        backoff: the longest first pause between two tries, in seconds.
+
+    Raises:
+        SourceUnavailableError: it cannot be reached, or what comes has another hash.
+        BadDataError: a file of that name is there, but is another one.
+        DiskError: no folder can be written, or the disk fails.
+    """
+    from torch import hub
+
+    name = Path(urlsplit(url).path).name
+    shared = Path(hub.get_dir()) / "checkpoints"
+    for folder in (shared, other):
+        if (folder / name).is_file():
+            return _checked(folder / name)
+    folder = _writable(shared, other)
+    with _locked(folder / f".{name}.lock", name, tell):
+        if not (folder / name).is_file():
+            _fetch(url, folder / name, tell, without, backoff)
+    return folder / name
+
+
+def _checked(path: Path) -> Path:
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise BadDataError(f"{path}: cannot be read ({error.strerror}); make it readable, or delete it") from error
+    if not found.startswith(_digits(path.name)):
+        raise BadDataError(
+            f"{path}: its sha256 begins with {found[:8]}, expected {_digits(path.name)}: it is damaged or another "
+            "file; delete it, and it is fetched anew"
+        )
+    return path
+
+
+def _digits(name: str) -> str:
+    """The first digits of the sha256, which a published file's name ends in."""
+    match = _HASH.search(name)
+    if match is None:
+        raise ValueError(f"expected a name such as resnet18-f37072fd.pth, got {name}")
+    return match[1]
+
+
+def _writable(*folders: Path) -> Path:
+    """The first of ``folders`` that can be written to, made where it is not there."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    places = " nor ".join(map(str, folders))
+    raise DiskError(f"neither {places} can be written, where weights are to be kept; set TORCH_HOME to a folder")
+
+
+@contextmanager
+def _locked(path: Path, name: str, tell: Tellers) -> Iterator[None]:
+    """Hold the file; wait for another process that fetches it."""
+    lock, told = FileLock(path), False
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not told:
+                tell.say(f"{name}: another process is fetching it; waiting for that")
+                told = True
+            tell.check_stop()
+            time.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch(url: str, place: Path, tell: Tellers, without: str, backoff: float) -> None:
+    """Download ``place`` beside itself, and give it its name when it is whole and right."""
+    tell.say(f"fetching {place.name} from {urlsplit(url).netloc} into {place.parent}")
+    job = Job("https", url, place.parent / f".{place.name}.download", None, True, _CONNECT, _READ, backoff)
+    try:
+        job.folder.mkdir(exist_ok=True)
+        received = download(job, _watch(tell))
+        _check_received(received, place.name)
+        with replacing(place) as temporary:
+            received.path.replace(temporary)
+    except (SourceError, OutOfTimeError) as fault:
+        why = str(fault) or "it was not done within an hour"
+        raise SourceUnavailableError(
+            f"{place.name} (weights to start from) cannot be had from {url}: {why}. Run the same command later, put "
+            f"the file into {place.parent}, or go on without it: {without}"
+        ) from fault
+    except OSError as error:
+        raise DiskError(f"{place}: could not be written ({error.strerror}); free some space") from error
+    shutil.rmtree(job.folder, ignore_errors=True)
+    tell.say(f"{place.name}: {size_in_words(received.size)}, its sha256 is the one in its name")
+
+
+def _watch(tell: Tellers) -> Watch:
+    def reading(done: int, total: int) -> None:
+        tell.progress("verifying", done, total, unit="B")
+
+    def received(done: int, total: int | None) -> None:
+        tell.progress("download", done, total, unit="B")
+
+    return Watch(_STALL, time.monotonic() + _TOTAL, received, reading, tell.say, tell.check_stop)
+
+
+def _check_received(received: Received, name: str) -> None:
+    if not received.sha256.startswith(_digits(name)):
+        received.path.unlink()
+        raise SourceError(f"what came has a sha256 that begins with {received.sha256[:8]}, not {_digits(name)}")
