@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from backend.errors import BadDataError
 from backend.weights import load_matching, read_state_dict
+from training.fetching.archive import Tellers
 from training.leaks.members import Member
 from training.schemas.shared import RunConfig, Section, setting
 from training.tasks.protocol import Batch, Glance, Outputs, Phase, PrepareContext, Prepared, Scores, Task, Term
@@ -157,7 +158,7 @@ class TinyTask(Task):
         model = self.config.model
         return TinyNet(model.hidden, model.dropout, model.batch_norm)
 
-    def init_weights(self, model: nn.Module) -> None:
+    def init_weights(self, model: nn.Module, tell: Tellers) -> None:
         path = self.config.model.init_from
         if path is not None:
             load_matching(model, read_state_dict(path), path)

@@ -19,6 +19,7 @@ from training.engine.ema import Ema
 from training.engine.interruption import StopRequest
 from training.engine.loop import Engine, Observer
 from training.engine.state import Progress
+from training.fetching.archive import Tellers
 from training.files import JsonLines, read_json_lines, to_json
 from training.machine import available_cpus, available_memory, free_shared_memory
 from training.named_files import check_same_files
@@ -40,6 +41,7 @@ def assemble(
     precision: Precision,
     observer: Observer,
     stop: StopRequest,
+    tell: Tellers,
     identity: Mapping[str, Any],
     publish: Callable[[Path, str], None],
 ) -> tuple[Engine, dict[str, Choice]]:
@@ -59,7 +61,7 @@ def assemble(
     newest = store.newest()
     if newest is None:
         check_same_files(run, task.config)
-        task.init_weights(model)
+        task.init_weights(model, tell)
     model.to(device)
     ema = Ema(model, training.ema_decay) if training.ema_decay is not None else None
     progress = _restore(run, store, newest, model, ema, observer)

@@ -104,7 +104,7 @@ def _model_lines(
     torch.manual_seed(task.config.training.seed)
     model = task.build_model(prepared.facts)
     if run is None or not checkpoints(run.path("checkpoints")):
-        task.init_weights(model)
+        task.init_weights(model, work.tellers())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     yield f"model: {sum(p.numel() for p in model.parameters()):,} numbers, {trained:,} of them trained"
     model.to(device)

@@ -16,14 +16,12 @@ if TYPE_CHECKING:
 WITHOUT = "--set model.pretrained=none, or model.init_from=FILE with weights that you have"
 
 
-def load_pretrained(
-    net: LandmarkNet, tell: Tellers | None = None, other: Path | None = None, url: str = IMAGENET_RESNET18
-) -> Path:
+def load_pretrained(net: LandmarkNet, tell: Tellers, other: Path | None = None, url: str = IMAGENET_RESNET18) -> Path:
     """Put the ImageNet weights into the trunk of ``net``; they are fetched where they are not here yet.
 
     Args:
         net: whose trunk it is.
-        tell: who is told of a download and may stop it; None: lines on the terminal, and nobody stops it.
+        tell: who is told of a download and may stop it.
         other: a folder for the file where torch.hub's cannot be written; None: the machine's temporary one.
         url: where they are published.
 
@@ -36,7 +34,6 @@ def load_pretrained(
     """
     from backend.models.landmarks_weights import start_trunk
 
-    tell = tell or Tellers(print, lambda *args, **keys: None, lambda: None)
     path = pretrained_file(url, other or Path(tempfile.gettempdir()) / "pretrained", tell, WITHOUT)
     start_trunk(net, read_state_dict(path), path)
     return path

@@ -62,6 +62,7 @@ def run_stages(run: Run, work: Work) -> None:
         precision=precision,
         observer=observer,
         stop=work.stop,
+        tell=work.tellers(),
         identity=_identity(run, work, prepared),
         publish=lambda folder, name: publish_pth(run, folder, name),
     )

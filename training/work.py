@@ -66,12 +66,15 @@ class Work:
     def data(self, stage: Callable[[str], None] = lambda name: None) -> Path:
         """The dataset's folder; what is not there is fetched, the sample is made. ``stage`` is told what begins."""
         if self.source.manifest is not None:
-            tell = Tellers(self.log.say, self.progress, self.stop.check, stage)
-            return fetch(self.source.manifest, self.request.datasets, tell)
+            return fetch(self.source.manifest, self.request.datasets, self.tellers(stage))
         if self.source.path is not None:
             return self.source.path
         make = type(self.task).make_sample
         return sample_folder(self.task.name, self.request.datasets, self.request.output, make)
+
+    def tellers(self, stage: Callable[[str], None] = lambda name: None) -> Tellers:
+        """Who is told of a download, and who may stop it."""
+        return Tellers(self.log.say, self.progress, self.stop.check, stage)
 
     def say_settled(self) -> None:
         """Which data and why, what the settings mean here, and what the quick checks warn of."""

@@ -16,6 +16,7 @@ from backend.preprocessing.radar import RadarPreprocessing
 from backend.weights import load_matching, read_state_dict
 from training.data.radar import prepare_radar
 from training.data.radar_glance import glance_at_radar
+from training.fetching.archive import Tellers
 from training.losses.radar import radar_counts, radar_loss
 from training.losses.ssim import check_size
 from training.schemas.convlstm import ConvLSTMConfig
@@ -59,7 +60,7 @@ class ConvLSTMTask(Task):
     def build_model(self, facts: Mapping[str, Any]) -> nn.Module:
         return build(self.name, self.config.model_dump(), facts)
 
-    def init_weights(self, model: nn.Module) -> None:
+    def init_weights(self, model: nn.Module, tell: Tellers) -> None:
         if self.config.model.init_from is not None:
             path = Path(self.config.model.init_from)
             load_matching(model, read_state_dict(path), path)

@@ -17,7 +17,9 @@ from backend.weights import read_state_dict
 from training.data.landmark_glance import glance_at_landmarks
 from training.data.landmark_mirror import check_mirroring
 from training.data.landmarks import class_counts, prepare_landmarks, preprocessing_of
+from training.fetching.archive import Tellers
 from training.losses.landmarks import check_landmark_loss, landmark_counts, landmark_loss, loss_terms
+from training.pretrained import load_pretrained
 from training.schemas.landmarks import LandmarkConfig
 from training.scores.landmarks import LandmarkScores
 from training.tasks.card import Card
@@ -60,13 +62,13 @@ class LandmarkTask(Task):
     def build_model(self, facts: Mapping[str, Any]) -> nn.Module:
         return build(self.name, self.config.model_dump(), facts)
 
-    def init_weights(self, model: nn.Module) -> None:
+    def init_weights(self, model: nn.Module, tell: Tellers) -> None:
         net, section = cast("LandmarkNet", model), self.config.model
         if section.init_from is not None:
             path = Path(section.init_from)
             start_from(net, read_state_dict(path), path)
         elif section.pretrained == "imagenet":
-            raise NotImplementedError
+            load_pretrained(net, tell)
 
     def load_foreign(self, model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
         start_from(cast("LandmarkNet", model), weights, path)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.weights import load_matching
+from training.fetching.archive import Tellers
 from training.leaks.members import Member
 from training.schemas.shared import RunConfig
 from training.tasks.card import Card
@@ -169,8 +170,8 @@ class Task(ABC):
     def build_model(self, facts: Mapping[str, Any]) -> nn.Module:
         """A freshly initialised model (the engine has seeded torch), on the CPU."""
 
-    def init_weights(self, model: nn.Module) -> None:
-        """Start a new run from other weights, where the config names some."""
+    def init_weights(self, model: nn.Module, tell: Tellers) -> None:
+        """Start a new run from other weights, where the config names some; ``tell`` hears of what is fetched."""
         return
 
     def load_foreign(self, model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
