@@ -23,6 +23,15 @@ SHORT: dict[str, list[str]] = {
         "evaluation.max_samples=2",
         "data.prepare_workers=1",
     ],
+    "landmarks": [
+        "training.max_steps=3",
+        "training.batch_size=2",
+        "model.hidden_dim=16",
+        "data.image_size=32",
+        "evaluation.max_samples=4",
+        "evaluation.bootstrap=20",
+        "data.prepare_workers=1",
+    ],
 }
 ALL_TASKS = sorted({*TASKS, "tiny"})
 
