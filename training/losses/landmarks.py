@@ -129,7 +129,7 @@ def _of_images(name: str, prediction: Tensor, target: Tensor, settings: Landmark
 
 
 def wing(errors: Tensor, omega: float, epsilon: float) -> Tensor:
-    """Wing loss of absolute ``errors`` (Feng et al. 2018, Wing Loss for Robust Facial Landmark Localisation, eq. 5).
+    """Wing loss of absolute ``errors`` (Feng et al. 2018, Wing Loss for Robust Facial Landmark Localisation).
 
     ``omega * ln(1 + e / epsilon)`` below ``omega``, from there on ``e - C``, where both meet.
     """
@@ -138,7 +138,7 @@ def wing(errors: Tensor, omega: float, epsilon: float) -> Tensor:
 
 
 def adaptive_wing(errors: Tensor, omega: float, epsilon: float, theta: float, alpha: float) -> Tensor:
-    """Adaptive wing loss of absolute ``errors`` (Wang, Bo and Li 2019, arXiv:1904.07399, eq. 3).
+    """Adaptive wing loss of absolute ``errors`` (Wang, Bo and Fuxin 2019, arXiv:1904.07399).
 
     The paper's exponent is ``alpha - y`` with y the value of a heatmap, 1 at a landmark. A coordinate is a landmark
     wherever it lies, so y is 1 here.
@@ -152,7 +152,7 @@ def adaptive_wing(errors: Tensor, omega: float, epsilon: float, theta: float, al
 
 
 def soft_wing(errors: Tensor, omega_1: float, omega_2: float, epsilon: float) -> Tensor:
-    """Soft wing loss of absolute ``errors`` (Lin et al. 2021, Structure-Coherent Deep Feature Learning, eq. 4).
+    """Soft wing loss of absolute ``errors`` (Lin et al. 2021, Structure-Coherent Deep Feature Learning).
 
     Linear below ``omega_1``, so that small errors (of labels, too) do not weigh most, a logarithm above.
     """
