@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from backend.errors import SourceUnavailableError
 from backend.files import sha256_of
 from backend.models.landmarks import LandmarkNet
 from backend.weights import write_pth
@@ -26,10 +25,3 @@ def test_the_trunk_takes_what_lies_in_torchs_folder(tmp_path: Path, monkeypatch:
     net = LandmarkNet(3, head="shallow", hidden_dim=16)
     assert load_pretrained(net, url=f"https://no-such-host.example/{path.name}") == path
     assert torch.equal(net.trunk.layer3[0].conv1.weight, published.layer3[0].conv1.weight)
-
-
-def test_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    net = LandmarkNet(3, head="shallow", hidden_dim=16)
-    with pytest.raises(SourceUnavailableError, match=r"--set model\.pretrained=none, or model\.init_from=FILE"):
-        load_pretrained(net, url="http://127.0.0.1:9/tiny-00000000.pth")

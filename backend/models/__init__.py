@@ -38,15 +38,16 @@ def _convlstm(config: Mapping[str, Any], facts: Mapping[str, Any]) -> nn.Module:
 
 def _landmarks(config: Mapping[str, Any], facts: Mapping[str, Any]) -> nn.Module:
     from backend.models.landmarks import LandmarkNet
+    from backend.preprocessing.landmark_set import LandmarkSet
 
-    model = config["model"]
+    model, points = config["model"], LandmarkSet.from_json(facts["landmark_set"])
     return LandmarkNet(
-        points=len(facts["landmark_set"]["names"]),
+        points=len(points),
         coordinate_attention=model["coordinate_attention"],
         head=model["head"],
         hidden_dim=model["hidden_dim"],
         dropout=model["dropout"],
-        image_size=config["data"]["image_size"],
+        mirrored_order=points.mirrored_order() if points.mirrors else None,
     )
 
 

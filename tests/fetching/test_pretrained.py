@@ -15,8 +15,7 @@ from backend.weights import read_state_dict, write_pth
 from tests.fetching.fake_drive import NOWHERE, File, Web
 from tests.fetching.world import Place, sha256
 from training.fetching.pretrained import IMAGENET_RESNET18, pretrained_file
-
-WITHOUT = "--set model.pretrained=none"
+from training.pretrained import WITHOUT
 
 
 @pytest.fixture

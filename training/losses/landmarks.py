@@ -2,9 +2,10 @@
 
 Each term is a mean over points of each image, then a mean over images in which an image counts its class's weight:
 
-    sum over images of (class weight * mean over points) / sum over images of class weights
+    sum over images of (weight * mean over points) / sum over images of weights
 
-Lengths are given in pixels of a 224-pixel image, the scale on which the papers' constants were chosen.
+A batch brings ``points`` ``[n, P, 2]`` as (x, y) from 0 to 1 and ``weight`` ``[n]``, how much each image counts
+(`class_weights`). Lengths are given in pixels of a 224-pixel image, the scale on which the constants were chosen.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 from backend.errors import ConfigError
 from backend.preprocessing.landmark_set import LUNGS, LandmarkSet
 from training.schemas.landmarks import LandmarkLossSection
-from training.tasks.protocol import Term
+from training.tasks.protocol import Batch, Term
 
 PIXELS = 224  # of the image that lengths in pixels refer to
 SYMMETRY_MARGIN = 6 / PIXELS  # lungs are not symmetrical: only more than this costs
@@ -46,7 +47,7 @@ def loss_terms(settings: LandmarkLossSection) -> list[str]:
     return ["wing", *(name for name, weight in shares.items() if weight > 0)]
 
 
-def check_landmark_loss(settings: LandmarkLossSection, points: LandmarkSet, classes: Sequence[str]) -> None:
+def check_loss(points: LandmarkSet, classes: Sequence[str], settings: LandmarkLossSection) -> None:
     """That the loss fits the dataset's points and classes.
 
     Raises:
@@ -74,39 +75,29 @@ def check_landmark_loss(settings: LandmarkLossSection, points: LandmarkSet, clas
         )
 
 
-def landmark_counts(labels: Tensor, settings: LandmarkLossSection, classes: Sequence[str]) -> dict[str, float | Tensor]:
-    """What each term's sum is divided by: the images, each as often as its class counts.
-
-    Args:
-        labels: ``[n]``, each image's class as an index into ``classes``.
-        settings: the loss section.
-        classes: the dataset's classes by name.
-    """
-    count = _image_weights(labels, settings, classes).sum()
-    return dict.fromkeys(loss_terms(settings), count)
+def class_weights(settings: LandmarkLossSection, classes: Sequence[str]) -> list[float]:
+    """How much an image of each of ``classes`` counts, in their order."""
+    return [settings.class_weights.get(name, 1.0) for name in classes]
 
 
-def landmark_loss(
-    prediction: Tensor, target: Tensor, labels: Tensor, settings: LandmarkLossSection, classes: Sequence[str]
-) -> dict[str, Term]:
-    """The terms that `loss_terms` names, computed in fp32, without autocast.
+def landmark_counts(batch: Batch, settings: LandmarkLossSection) -> dict[str, float | Tensor]:
+    """What each term's sum is divided by: the images, each as often as it counts."""
+    return dict.fromkeys(loss_terms(settings), batch["weight"].sum())
 
-    Args:
-        prediction: ``[n, P, 2]`` as (x, y) from 0 to 1; any floating dtype.
-        target: of the same shape.
-        labels: ``[n]``, each image's class as an index into ``classes``.
-        settings: the loss section; `check_landmark_loss` says whether it fits the points.
-        classes: the dataset's classes by name.
+
+def landmark_loss(prediction: Tensor, batch: Batch, settings: LandmarkLossSection) -> dict[str, Term]:
+    """The terms that `loss_terms` names, of predicted points ``[n, P, 2]``; in fp32, without autocast.
+
+    `check_loss` says whether ``settings`` fit the points.
     """
     with torch.autocast(prediction.device.type, enabled=False):
         wide = torch.promote_types(prediction.dtype, torch.float32)
-        prediction, target = prediction.to(wide), target.to(wide)
-        images = _image_weights(labels, settings, classes)
-        count = images.sum()
+        prediction, target, images = (field.to(wide) for field in (prediction, batch["points"], batch["weight"]))
+        counts = landmark_counts(batch, settings)
         shares = {"central": settings.central_weight, "symmetry": settings.symmetry_weight}
         return {
             name: Term((_of_images(name, prediction, target, settings) * images).sum(), count, shares.get(name, 1.0))
-            for name in loss_terms(settings)
+            for name, count in counts.items()
         }
 
 
@@ -186,14 +177,6 @@ def _point_weights(settings: LandmarkLossSection, points: int) -> tuple[float, .
     if isinstance(weights, list):
         return tuple(weights)
     return POINT_WEIGHTS.get(weights, (1.0,) * points)
-
-
-def _image_weights(labels: Tensor, settings: LandmarkLossSection, classes: Sequence[str]) -> Tensor:
-    """How much each image counts, ``[n]``, fp32."""
-    weights = tuple(settings.class_weights.get(name, 1.0) for name in classes)
-    if set(weights) <= {1.0}:
-        return torch.ones(len(labels), device=labels.device)
-    return _on(weights, labels.device)[labels.long()]
 
 
 @lru_cache

@@ -193,26 +193,27 @@ def _frozen(config: LandmarkConfig) -> tuple[str, list[Reference]]:
         return "", []
     kept = "the ResNet and the attention" if config.model.coordinate_attention else "the ResNet"
     rates = f"{config.training.learning_rate:g} (head) and {config.training.trunk_learning_rate:g} (the rest)"
-    return (
+    text = (
         f"For up to {config.frozen.epochs} epochs the head alone was trained, with a learning rate of "
         f"{config.frozen.learning_rate:g}, while {kept} kept weights and batch statistics; then everything was "
-        f"trained, with {rates}.",
-        [],
+        f"trained, with {rates}."
     )
+    return text, []
 
 
 def _loss(loss: LandmarkLossSection) -> tuple[str, list[Reference]]:
     own = f"omega {loss.omega:g}, epsilon {loss.epsilon:g}"
     scale = "in pixels of a 224-pixel image"
     weights = loss.point_weights if isinstance(loss.point_weights, str) else "given"
+    wing = f"wing loss ({WING.short}; {own} {scale})"
+    beside = (
+        f"plus {loss.central_weight:g} times the distance of the axis' points to the axis, plus "
+        f"{loss.symmetry_weight:g} times squared asymmetry beyond 6 pixels"
+    )
     text, paper = {
-        "wing": (f"wing loss ({WING.short}; {own} {scale})", WING),
-        "weighted_wing": (f"wing loss ({WING.short}; {own} {scale}), points weighted ({weights})", WING),
-        "combined": (
-            f"wing loss ({WING.short}; {own} {scale}), plus {loss.central_weight:g} times the distance of the axis' "
-            f"points to the axis, plus {loss.symmetry_weight:g} times squared asymmetry beyond 6 pixels",
-            WING,
-        ),
+        "wing": (wing, WING),
+        "weighted_wing": (f"{wing}, points weighted ({weights})", WING),
+        "combined": (f"{wing}, {beside}", WING),
         "adaptive_wing": (f"adaptive wing loss ({ADAPTIVE_WING.short}), with its constants {scale}", ADAPTIVE_WING),
         "soft_wing": (f"soft wing loss ({SOFT_WING.short}), with its constants {scale}", SOFT_WING),
     }[loss.kind]
