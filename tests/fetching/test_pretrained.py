@@ -76,6 +76,7 @@ def test_what_comes_with_another_hash_is_not_kept(place: Place, web: Web, weight
     with pytest.raises(SourceUnavailableError, match="what came has a sha256 that begins with"):
         get(place, "tiny-00000000.pth")
     assert not (hub(place) / "tiny-00000000.pth").exists()
+    assert not [path for path in hub(place).rglob("*") if path.is_file() and path.stat().st_size >= len(weights)]
     served.content = weights + b"more"
     with pytest.raises(SourceUnavailableError, match=sha256(weights + b"more")[:8]):
         get(place, "tiny-00000000.pth")
