@@ -47,7 +47,6 @@ def _landmarks(config: Mapping[str, Any], facts: Mapping[str, Any]) -> nn.Module
         head=model["head"],
         hidden_dim=model["hidden_dim"],
         dropout=model["dropout"],
-        image_size=config["data"]["image_size"],
         mirrored_order=points.mirrored_order() if points.mirrors else None,
     )
 

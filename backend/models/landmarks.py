@@ -35,9 +35,7 @@ class LandmarkNet(nn.Module):
         head: ``deep`` (three linear layers, group norm) or ``shallow`` (two).
         hidden_dim: width of the head's last hidden layer.
         dropout: before the shallow head's first and after the deep head's first layer; the second one is half of it.
-        image_size: rows and columns that the estimates assume; ``forward`` takes any size from 32.
-        mirrored_order: where each point of a mirrored image is found (`LandmarkSet.mirrored_order`); None where the
-            pairs are not known.
+        mirrored_order: where each point of a mirrored image is found; None where that is not known.
 
     Raises:
         ConfigError: there are no points, or the deep head's ``hidden_dim`` cannot be grouped.
@@ -50,13 +48,12 @@ class LandmarkNet(nn.Module):
         head: Head = "deep",
         hidden_dim: int = 768,
         dropout: float = 0.3,
-        image_size: int = 224,
         mirrored_order: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if points < 1:
             raise ConfigError(f"a landmark model needs at least one point; the dataset names {points}.")
-        self.image_size, self.trunk_frozen = image_size, False
+        self.trunk_frozen = False
         self.mirrored_order = None if mirrored_order is None else list(mirrored_order)
         self.trunk = _trunk()
         self.attention = CoordinateAttention(FEATURES) if coordinate_attention else None
@@ -100,30 +97,31 @@ class LandmarkNet(nn.Module):
                 part.eval()
         return self
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Parameters of trunk and attention, and of the head."""
-        return [p for part in self._body() for p in part.parameters()], list(self.head.parameters())
+    def trunk_parameters(self) -> list[nn.Parameter]:
+        """Parameters of trunk and attention: all but the head's."""
+        return [p for part in self._body() for p in part.parameters()]
 
-    def activation_bytes_per_row(self, dtype: torch.dtype = torch.float32) -> int:
+    def activation_bytes_per_row(self, dtype: torch.dtype = torch.float32, image_size: int = 224) -> int:
         """Memory that one image takes in a training step at its peak, without the weights.
 
         Args:
             dtype: of the convolutions: fp32, or autocast's.
+            image_size: rows and columns.
         """
-        stem, *sides = self._sides()
+        stem, *sides = _sides(image_size)
         first = _STAGES[0] * stem**2
         pooled = _STAGES[0] * sides[0] ** 2
         blocks = sum(
             (8 if stage == 0 else 9) * channels * side**2  # four maps a block, and one where the sides are halved
             for stage, (channels, side) in enumerate(zip(_STAGES, sides, strict=True))
         )
-        kept = 3 * self.image_size**2 + 2 * first + pooled + blocks + 3 * self._attended(sides[-1])
+        kept = 3 * image_size**2 + 2 * first + pooled + blocks + 3 * self._attended(sides[-1])
         passing = 2 * first  # gradients of one layer
         return (kept + passing) * dtype.itemsize + pooled * _INDEX_BYTES
 
-    def flops_per_row(self) -> int:
+    def flops_per_row(self, image_size: int = 224) -> int:
         """Multiplications and additions of one image's forward pass, the usual two per weight and position."""
-        stem, *sides = self._sides()
+        stem, *sides = _sides(image_size)
         total = _STAGES[0] * 3 * 49 * stem**2 + self._head_weights()
         for stage, (channels, side) in enumerate(zip(_STAGES, sides, strict=True)):
             below = _STAGES[max(stage - 1, 0)]
@@ -133,13 +131,6 @@ class LandmarkNet(nn.Module):
             mid = self.attention.squeeze.out_channels
             total += 4 * mid * FEATURES * sides[-1]  # rows and columns, squeezed and widened
         return 2 * total
-
-    def _sides(self) -> list[int]:
-        """Rows and columns after the first convolution and in each stage."""
-        sides = [math.ceil(self.image_size / 2)]
-        for _ in range(4):
-            sides.append(math.ceil(sides[-1] / 2))
-        return sides
 
     def _attended(self, side: int) -> int:
         return FEATURES * side**2 if self.attention is not None else 0
@@ -152,6 +143,35 @@ class LandmarkNet(nn.Module):
 
     def _head_dtype(self) -> torch.dtype:
         return next(self.head.parameters()).dtype
+
+
+def predict_points(net: nn.Module, x: Tensor, mirrored: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Points ``[n, P, 2]`` of images ``x``, and with ``mirrored`` also with test-time augmentation, else None.
+
+    That is the mean of an image's points and its mirror image's, which are mirrored back, pairs exchanged.
+
+    Raises:
+        ConfigError: it is not known which points a mirror exchanges.
+    """
+    plain: Tensor = net(x)
+    if not mirrored:
+        return plain, None
+    order = cast(LandmarkNet, net).mirrored_order
+    if order is None:
+        raise ConfigError(
+            "it is not known which points a mirror exchanges, so that no mirror image can be scored: set "
+            "evaluation.tta to false, or name the dataset's pairs"
+        )
+    back = net(x.flip(3))[:, order]
+    return plain, (plain + torch.stack([1 - back[..., 0], back[..., 1]], dim=-1)) / 2
+
+
+def _sides(image_size: int) -> list[int]:
+    """Rows and columns after the first convolution and in each stage."""
+    sides = [math.ceil(image_size / 2)]
+    for _ in range(4):
+        sides.append(math.ceil(sides[-1] / 2))
+    return sides
 
 
 def _layout(x: Tensor) -> torch.memory_format:

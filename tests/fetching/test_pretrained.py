@@ -15,8 +15,7 @@ from backend.weights import read_state_dict, write_pth
 from tests.fetching.fake_drive import NOWHERE, File, Web
 from tests.fetching.world import Place, sha256
 from training.fetching.pretrained import IMAGENET_RESNET18, pretrained_file
-
-WITHOUT = "--set model.pretrained=none"
+from training.pretrained import WITHOUT
 
 
 @pytest.fixture
@@ -77,6 +76,7 @@ def test_what_comes_with_another_hash_is_not_kept(place: Place, web: Web, weight
     with pytest.raises(SourceUnavailableError, match="what came has a sha256 that begins with"):
         get(place, "tiny-00000000.pth")
     assert not (hub(place) / "tiny-00000000.pth").exists()
+    assert not [path for path in hub(place).rglob("*") if path.is_file() and path.stat().st_size >= len(weights)]
     served.content = weights + b"more"
     with pytest.raises(SourceUnavailableError, match=sha256(weights + b"more")[:8]):
         get(place, "tiny-00000000.pth")

@@ -12,9 +12,9 @@ from torch import Tensor
 from backend.errors import ConfigError
 from backend.preprocessing.landmark_set import LUNGS, LandmarkSet
 from training.losses import landmarks as losses
-from training.losses.landmarks import check_landmark_loss, landmark_counts, landmark_loss, loss_terms
+from training.losses.landmarks import check_loss, class_weights, landmark_counts, landmark_loss, loss_terms
 from training.schemas.landmarks import LandmarkLossSection
-from training.tasks.protocol import Term
+from training.tasks.protocol import Batch, Term
 
 CLASSES = ("COVID", "Normal", "Viral_Pneumonia")
 KINDS = ("wing", "weighted_wing", "combined", "adaptive_wing", "soft_wing")
@@ -28,8 +28,8 @@ def points(seed: int, n: int = 6) -> Tensor:
     return torch.rand((n, 15, 2), generator=torch.Generator().manual_seed(seed))
 
 
-def weights(n: int = 6) -> Tensor:
-    return torch.ones(n)
+def batch(target: Tensor, weight: Tensor | None = None) -> Batch:
+    return {"points": target, "weight": torch.ones(len(target)) if weight is None else weight}
 
 
 def total(terms: dict[str, Term]) -> Tensor:
@@ -37,7 +37,7 @@ def total(terms: dict[str, Term]) -> Tensor:
 
 
 def loss(prediction: Tensor, target: Tensor, **keys: Any) -> float:
-    return float(total(landmark_loss(prediction, target, weights(len(target)), section(**keys))))
+    return float(total(landmark_loss(prediction, batch(target), section(**keys))))
 
 
 def test_wing_by_hand() -> None:
@@ -70,7 +70,7 @@ def test_central_and_symmetry_by_hand() -> None:
     shape[0, 8, 0], shape[0, 10, 0] = 0.5 + 0.03, 0.5 - 0.06
     shape[0, 2, 0], shape[0, 3, 0] = 0.5 - 0.2, 0.5 + 0.3
     shape[0, 4, 0], shape[0, 5, 0] = 0.5 - 0.2, 0.5 + 0.2 + 5 / 224  # within the margin
-    terms = landmark_loss(shape, shape, weights(1), section(kind="combined"))
+    terms = landmark_loss(shape, batch(shape), section(kind="combined"))
     assert float(terms["wing"].sum) == 0
     assert float(terms["central"].sum) == pytest.approx(0.09 / 3, rel=1e-5)
     assert float(terms["symmetry"].sum) == pytest.approx((0.1 - 6 / 224) ** 2 / 5, rel=1e-4)
@@ -124,14 +124,14 @@ def test_the_pieces_meet(name: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_micro_batches_give_what_one_batch_gives(kind: str) -> None:
     settings = section(kind=kind)
-    prediction, target, images = points(0, 7).requires_grad_(), points(1, 7), torch.tensor([2.0, 2, 2, 1, 0.5, 1, 2])
-    whole = total(landmark_loss(prediction, target, images, settings))
+    prediction, target, weight = points(0, 7).requires_grad_(), points(1, 7), torch.tensor([2, 2, 2, 1, 1.2, 1, 2])
+    whole = total(landmark_loss(prediction, batch(target, weight), settings))
     (gradient,) = torch.autograd.grad(whole, prediction)
-    counts = landmark_counts(images, settings)
+    counts = landmark_counts(batch(target, weight), settings)
     assert list(counts) == loss_terms(settings)
     parts = []
     for cut in (slice(0, 2), slice(2, 5), slice(5, 7)):
-        terms = landmark_loss(prediction[cut], target[cut], images[cut], settings)
+        terms = landmark_loss(prediction[cut], batch(target[cut], weight[cut]), settings)
         parts.append(sum((t.weight * t.sum / counts[name] for name, t in terms.items()), torch.zeros(())))
     together = torch.stack(parts).sum()
     torch.testing.assert_close(together, whole)
@@ -139,17 +139,20 @@ def test_micro_batches_give_what_one_batch_gives(kind: str) -> None:
     assert gradient.isfinite().all()
 
 
-def test_an_image_counts_what_it_weighs() -> None:
-    prediction, target = points(0, 3), points(1, 3)
-    each = [loss(prediction[i : i + 1], target[i : i + 1]) for i in range(3)]
-    weighed = total(landmark_loss(prediction, target, torch.tensor([2.0, 1.0, 0.5]), section()))
-    assert float(weighed) == pytest.approx((2 * each[0] + each[1] + 0.5 * each[2]) / 3.5)
+def test_an_image_counts_what_its_class_weighs() -> None:
+    prediction, target = points(0, 2), points(1, 2)
+    alone = [loss(prediction[i : i + 1], target[i : i + 1]) for i in (0, 1)]
+    weights = class_weights(section(class_weights={"Normal": 3.0}), CLASSES)
+    assert weights == [1, 3, 1]
+    weight = torch.tensor(weights)[torch.tensor([1, 2])]
+    weighed = float(total(landmark_loss(prediction, batch(target, weight), section())))
+    assert weighed == pytest.approx((3 * alone[0] + alone[1]) / 4, rel=1e-5)
 
 
 def test_gradients_are_numbers_where_an_error_is_zero_or_the_axis_a_point() -> None:
     for kind in KINDS:
         prediction = torch.full((2, 15, 2), 0.5, requires_grad=True)
-        terms = landmark_loss(prediction, prediction.detach(), weights(2), section(kind=kind))
+        terms = landmark_loss(prediction, batch(prediction.detach()), section(kind=kind))
         (gradient,) = torch.autograd.grad(total(terms), prediction)
         assert gradient.isfinite().all(), kind
 
@@ -157,7 +160,7 @@ def test_gradients_are_numbers_where_an_error_is_zero_or_the_axis_a_point() -> N
 def test_half_precision_is_widened() -> None:
     prediction, target = points(0).bfloat16(), points(1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms = landmark_loss(prediction, target, weights(), section(kind="combined"))
+        terms = landmark_loss(prediction, batch(target), section(kind="combined"))
     assert {term.sum.dtype for term in terms.values()} == {torch.float32}
 
 
@@ -177,10 +180,10 @@ def test_a_term_that_weighs_nothing_is_left_out() -> None:
 )
 def test_what_does_not_fit_the_dataset_is_refused(keys: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        check_landmark_loss(section(**keys), LandmarkSet(("a", "b", "c")), CLASSES)
+        check_loss(LandmarkSet(("a", "b", "c")), CLASSES, section(**keys))
 
 
 def test_what_fits_passes() -> None:
     for kind in KINDS:
-        check_landmark_loss(section(kind=kind, class_weights={"Normal": 2.0}), LUNGS, CLASSES)
-    check_landmark_loss(section(kind="weighted_wing", point_weights=[1.0] * 3), LandmarkSet(("a", "b", "c")), CLASSES)
+        check_loss(LUNGS, CLASSES, section(kind=kind, class_weights={"Normal": 2.0}))
+    check_loss(LandmarkSet(("a", "b", "c")), CLASSES, section(kind="weighted_wing", point_weights=[1.0] * 3))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
@@ -13,8 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from backend.errors import ConfigError
 from backend.models import build
 from backend.models.coordinate_attention import CoordinateAttention
-from backend.models.landmarks import LandmarkNet
+from backend.models.landmarks import LandmarkNet, predict_points
 from backend.models.landmarks_weights import start_from, start_trunk
+from backend.preprocessing.landmark_set import LandmarkSet
 from backend.weights import read_state_dict, write_pth
 
 SIZE = 64
@@ -39,7 +40,7 @@ def net(published: LandmarkNet) -> LandmarkNet:
 
 def test_its_parameters_are_as_many_as_the_published_models(net: LandmarkNet) -> None:
     assert sum(p.numel() for p in net.parameters() if p.requires_grad) == 11_883_390
-    trunk, head = net.parameter_groups()
+    trunk, head = net.trunk_parameters(), list(net.head.parameters())
     assert sum(p.numel() for p in trunk) + sum(p.numel() for p in head) == 11_883_390
 
 
@@ -47,15 +48,39 @@ def test_its_parameters_are_as_many_as_the_published_models(net: LandmarkNet) ->
 @pytest.mark.parametrize("head", ["deep", "shallow"])
 def test_points_come_out(attention: bool, head: Any) -> None:
     config = {
-        "data": {"image_size": SIZE},
         "model": {"coordinate_attention": attention, "head": head, "hidden_dim": 32, "dropout": 0.3},
     }
-    net = build("landmarks", config, {"landmark_set": {"names": ["a", "b", "c"]}}).eval()
+    net = build("landmarks", config, {"landmark_set": LandmarkSet(("a", "b", "c"), ((0, 2),)).to_json()}).eval()
     for size in (SIZE, 50):
         points = net(images(2, size))
         assert points.shape == (2, 3, 2)
         assert points.dtype == torch.float32
         assert 0 < float(points.min()) < float(points.max()) < 1
+    assert cast(LandmarkNet, net).mirrored_order == [2, 1, 0]
+
+
+def test_the_mirrored_prediction_is_mirrored_back() -> None:
+    """A net that finds the brightest column of each half, which a mirror exchanges."""
+
+    class Brightest(nn.Module):
+        mirrored_order: ClassVar = [1, 0]
+
+        def forward(self, x: Tensor) -> Tensor:
+            left, right = (half.argmax(1) for half in x[:, 0].mean(1).chunk(2, dim=1))
+            across = torch.stack([left + 0.5, right + 4.5], dim=1) / 8
+            return torch.stack([across, torch.full_like(across, 0.3)], dim=2)
+
+    x = torch.zeros(1, 3, 8, 8)
+    x[..., 1], x[..., 5] = 1, 1
+    plain, tta = predict_points(Brightest(), x, mirrored=True)
+    torch.testing.assert_close(plain, torch.tensor([[[1.5 / 8, 0.3], [5.5 / 8, 0.3]]]))
+    torch.testing.assert_close(tta, plain)
+    assert predict_points(Brightest(), x)[1] is None
+
+
+def test_without_pairs_there_is_no_mirrored_prediction(net: LandmarkNet) -> None:
+    with pytest.raises(ConfigError, match=r"set evaluation\.tta to false"):
+        predict_points(net.eval(), images(), mirrored=True)
 
 
 def test_attention_is_the_papers() -> None:
@@ -82,9 +107,8 @@ class TestFrozen:
         net(images()).sum().backward()
         for name, value in net.named_buffers():
             torch.testing.assert_close(value, before[name], rtol=0, atol=0)
-        trunk, head = net.parameter_groups()
-        assert not any(p.requires_grad for p in trunk)
-        assert all(p.grad is not None for p in head)
+        assert not any(p.requires_grad for p in net.trunk_parameters())
+        assert all(p.grad is not None for p in net.head.parameters())
         assert all(part.training for part in net.head)
 
     def test_thawed_they_move_again(self, net: LandmarkNet) -> None:
@@ -122,10 +146,10 @@ def test_coordinates_are_as_fine_as_fp32_under_autocast(net: LandmarkNet) -> Non
 
 @pytest.mark.parametrize("size", [64, 75])
 def test_estimates_are_what_is_counted(size: int) -> None:
-    net = LandmarkNet(15, image_size=size)
+    net = LandmarkNet(15)
     with FlopCounterMode(display=False) as counter:
         net(images(2, size))
-    assert counter.get_total_flops() == 2 * net.flops_per_row()
+    assert counter.get_total_flops() == 2 * net.flops_per_row(size)
     parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
     kept: dict[int, int] = {}
 
@@ -139,8 +163,8 @@ def test_estimates_are_what_is_counted(size: int) -> None:
         output = net(images(4, size))
     assert output.requires_grad
     measured = sum(kept.values()) / 4
-    assert measured < net.activation_bytes_per_row() < 1.6 * measured
-    assert net.activation_bytes_per_row(torch.bfloat16) < 0.6 * net.activation_bytes_per_row()
+    assert measured < net.activation_bytes_per_row(image_size=size) < 1.6 * measured
+    assert net.activation_bytes_per_row(torch.bfloat16, size) < 0.6 * net.activation_bytes_per_row(image_size=size)
 
 
 def test_sizes_that_make_no_model_are_refused() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from backend.preprocessing.landmark_set import LandmarkSet, Span
 from training.reporting.report_scores import evaluation_part
 from training.reporting.verdict import verdict_of
+from training.schemas.landmarks import LandmarkEvaluationSection
 from training.scores.landmark_errors import box_lengths, intervals, nme, point_errors, span_lengths, summarise
 from training.scores.landmarks import LandmarkScores
 from training.scores.layout import layout_of
@@ -151,6 +152,14 @@ class TestScores:
         assert "nme_width" not in found
         assert found["tta_error_px_224"] > 0
         assert "not a finite number in 1 images" in scores.table()
+
+    def test_they_follow_settings_and_facts(self) -> None:
+        facts = {"landmark_set": POINTS.to_json(), "classes": list(CLASSES), "mean_shape": SHAPE.tolist()}
+        settings = LandmarkEvaluationSection(tta=False, success_px=[3.0], bootstrap=0)
+        names = LandmarkScores.of(settings, facts).names()
+        expected = LandmarkScores(POINTS, CLASSES, SHAPE, success_px=[3.0], bootstrap=0).names()
+        assert names == expected
+        assert "found_3px_224" in names
 
     def test_nothing_scored(self) -> None:
         scores = LandmarkScores(POINTS, CLASSES, SHAPE)

@@ -18,6 +18,7 @@ from backend.files import replacing, sha256_of
 from training.fetching.archive import Tellers
 from training.fetching.download import Job, Received, SourceError
 from training.fetching.download_process import OutOfTimeError, Watch, download
+from training.fetching.download_stream import remove
 from training.reporting.units import size_in_words
 
 IMAGENET_RESNET18 = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
@@ -147,5 +148,5 @@ def _watch(tell: Tellers) -> Watch:
 
 def _check_received(received: Received, name: str) -> None:
     if not received.sha256.startswith(_digits(name)):
-        received.path.unlink()
+        remove(received.path.parent)
         raise SourceError(f"what came has a sha256 that begins with {received.sha256[:8]}, not {_digits(name)}")

@@ -2,9 +2,10 @@
 
 Each term is a mean over points of each image, then a mean over images in which an image counts its class's weight:
 
-    sum over images of (class weight * mean over points) / sum over images of class weights
+    sum over images of (weight * mean over points) / sum over images of weights
 
-Lengths are given in pixels of a 224-pixel image, the scale on which the papers' constants were chosen.
+A batch brings ``points`` ``[n, P, 2]`` as (x, y) from 0 to 1 and ``weight`` ``[n]``, how much each image counts
+(`class_weights`). Lengths are given in pixels of a 224-pixel image, the scale on which the constants were chosen.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 from backend.errors import ConfigError
 from backend.preprocessing.landmark_set import LUNGS, LandmarkSet
 from training.schemas.landmarks import LandmarkLossSection
-from training.tasks.protocol import Term
+from training.tasks.protocol import Batch, Term
 
 PIXELS = 224  # of the image that lengths in pixels refer to
 SYMMETRY_MARGIN = 6 / PIXELS  # lungs are not symmetrical: only more than this costs
@@ -46,7 +47,7 @@ def loss_terms(settings: LandmarkLossSection) -> list[str]:
     return ["wing", *(name for name, weight in shares.items() if weight > 0)]
 
 
-def check_landmark_loss(settings: LandmarkLossSection, points: LandmarkSet, classes: Sequence[str]) -> None:
+def check_loss(points: LandmarkSet, classes: Sequence[str], settings: LandmarkLossSection) -> None:
     """That the loss fits the dataset's points and classes.
 
     Raises:
@@ -74,35 +75,29 @@ def check_landmark_loss(settings: LandmarkLossSection, points: LandmarkSet, clas
         )
 
 
-def landmark_counts(weights: Tensor, settings: LandmarkLossSection) -> dict[str, float | Tensor]:
-    """What each term's sum is divided by: the images, each as often as it counts.
-
-    Args:
-        weights: ``[n]``, how much each image counts.
-        settings: the loss section.
-    """
-    return dict.fromkeys(loss_terms(settings), weights.sum())
+def class_weights(settings: LandmarkLossSection, classes: Sequence[str]) -> list[float]:
+    """How much an image of each of ``classes`` counts, in their order."""
+    return [settings.class_weights.get(name, 1.0) for name in classes]
 
 
-def landmark_loss(
-    prediction: Tensor, target: Tensor, weights: Tensor, settings: LandmarkLossSection
-) -> dict[str, Term]:
-    """The terms that `loss_terms` names, computed in fp32, without autocast.
+def landmark_counts(batch: Batch, settings: LandmarkLossSection) -> dict[str, float | Tensor]:
+    """What each term's sum is divided by: the images, each as often as it counts."""
+    return dict.fromkeys(loss_terms(settings), batch["weight"].sum())
 
-    Args:
-        prediction: ``[n, P, 2]`` as (x, y) from 0 to 1; any floating dtype.
-        target: of the same shape.
-        weights: ``[n]``, how much each image counts: `image_weights` of its class.
-        settings: the loss section; `check_landmark_loss` says whether it fits the points.
+
+def landmark_loss(prediction: Tensor, batch: Batch, settings: LandmarkLossSection) -> dict[str, Term]:
+    """The terms that `loss_terms` names, of predicted points ``[n, P, 2]``; in fp32, without autocast.
+
+    `check_loss` says whether ``settings`` fit the points.
     """
     with torch.autocast(prediction.device.type, enabled=False):
         wide = torch.promote_types(prediction.dtype, torch.float32)
-        prediction, target = prediction.to(wide), target.to(wide)
-        count = weights.sum()
+        prediction, target, images = (field.to(wide) for field in (prediction, batch["points"], batch["weight"]))
+        counts = landmark_counts(batch, settings)
         shares = {"central": settings.central_weight, "symmetry": settings.symmetry_weight}
         return {
-            name: Term((_of_images(name, prediction, target, settings) * weights).sum(), count, shares.get(name, 1.0))
-            for name in loss_terms(settings)
+            name: Term((_of_images(name, prediction, target, settings) * images).sum(), count, shares.get(name, 1.0))
+            for name, count in counts.items()
         }
 
 
@@ -125,7 +120,7 @@ def _of_images(name: str, prediction: Tensor, target: Tensor, settings: Landmark
 
 
 def wing(errors: Tensor, omega: float, epsilon: float) -> Tensor:
-    """Wing loss of absolute ``errors`` (Feng et al. 2018, Wing Loss for Robust Facial Landmark Localisation, eq. 5).
+    """Wing loss of absolute ``errors`` (Feng et al. 2018, Wing Loss for Robust Facial Landmark Localisation).
 
     ``omega * ln(1 + e / epsilon)`` below ``omega``, from there on ``e - C``, where both meet.
     """
@@ -134,7 +129,7 @@ def wing(errors: Tensor, omega: float, epsilon: float) -> Tensor:
 
 
 def adaptive_wing(errors: Tensor, omega: float, epsilon: float, theta: float, alpha: float) -> Tensor:
-    """Adaptive wing loss of absolute ``errors`` (Wang, Bo and Li 2019, arXiv:1904.07399, eq. 3).
+    """Adaptive wing loss of absolute ``errors`` (Wang, Bo and Fuxin 2019, arXiv:1904.07399).
 
     The paper's exponent is ``alpha - y`` with y the value of a heatmap, 1 at a landmark. A coordinate is a landmark
     wherever it lies, so y is 1 here.
@@ -148,7 +143,7 @@ def adaptive_wing(errors: Tensor, omega: float, epsilon: float, theta: float, al
 
 
 def soft_wing(errors: Tensor, omega_1: float, omega_2: float, epsilon: float) -> Tensor:
-    """Soft wing loss of absolute ``errors`` (Lin et al. 2021, Structure-Coherent Deep Feature Learning, eq. 4).
+    """Soft wing loss of absolute ``errors`` (Lin et al. 2021, Structure-Coherent Deep Feature Learning).
 
     Linear below ``omega_1``, so that small errors (of labels, too) do not weigh most, a logarithm above.
     """

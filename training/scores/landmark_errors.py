@@ -6,13 +6,14 @@ N images, P points. Coordinates are (x, y) from 0 to 1, sizes (width, height) in
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from backend.preprocessing.landmark_set import Span
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 
 PIXELS = 224  # both axes of the field's scale, whatever the images' size and the model's
 PERCENTILES = (75, 90, 95)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from backend.preprocessing.landmark_set import LandmarkSet
+from training.schemas.landmarks import LandmarkEvaluationSection
 from training.scores.landmark_errors import (
     PIXELS,
     SUMMARY,
@@ -90,6 +91,13 @@ class LandmarkScores:
         self.point_stems, self.class_stems = _stems(points.names, self.classes, self._plain_names())
         self._parts: list[tuple[Tensor, ...]] = []
         self._metrics: dict[str, float] | None = None
+
+    @classmethod
+    def of(cls, evaluation: LandmarkEvaluationSection, facts: Mapping[str, Any]) -> LandmarkScores:
+        """Empty scores for a dataset with these ``facts``."""
+        points = LandmarkSet.from_json(facts["landmark_set"])
+        settings = (evaluation.success_px, evaluation.bootstrap, evaluation.tta)
+        return cls(points, facts["classes"], facts["mean_shape"], *settings)
 
     @torch.no_grad()
     def update(self, plain: Tensor, tta: Tensor | None, target: Tensor, size: Tensor, labels: Tensor) -> None:
