@@ -7,18 +7,18 @@ import io
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from backend.artifact import Artifact
 from backend.errors import BadDataError, UsageError
 from backend.files import writable_folder, write_atomic
 from backend.models import build
-from backend.models.landmarks import LandmarkNet
+from backend.models.landmarks import predict_points
 from backend.preprocessing.landmark_set import LandmarkSet
 from backend.preprocessing.landmarks import IMAGE_SUFFIXES, LandmarkPreprocessing, read_image
 from backend.weights import load_matching
@@ -58,21 +58,23 @@ def find_points(artifact: Artifact, files: Sequence[Path]) -> Iterator[tuple[Pat
         BadDataError: a file that is no image.
     """
     preprocessing = LandmarkPreprocessing.from_dict(artifact.preprocessing["landmarks"])
+    mirrors = bool(artifact.facts["landmark_set"]["mirrors"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = cast(LandmarkNet, build(artifact.state["task"], artifact.config, artifact.facts))
+    model = build(artifact.state["task"], artifact.config, artifact.facts)
     load_matching(model, artifact.weights, artifact.folder)
     model.to(device).eval()
     for first in range(0, len(files), _AT_ONCE):
         part = files[first : first + _AT_ONCE]
         images, sizes = zip(*map(preprocessing.read, part), strict=True)
         batch = torch.from_numpy(np.stack(images)).to(device)
-        found = _predict(model, preprocessing.normalise(batch))
+        found = _predict(model, preprocessing.normalise(batch), mirrors)
         yield from zip(part, found * np.array(sizes, np.float32)[:, None], strict=True)
 
 
-def _predict(model: LandmarkNet, images: torch.Tensor) -> NDArray[np.float32]:
+def _predict(model: nn.Module, images: torch.Tensor, mirrors: bool) -> NDArray[np.float32]:
     with torch.inference_mode():
-        points = model(images) if model.mirrored_order is None else model.both_ways(images)[1]
+        plain, tta = predict_points(model, images, mirrors)
+        points = plain if tta is None else tta
         found: NDArray[np.float32] = points.float().cpu().numpy()
     return found
 

@@ -71,17 +71,6 @@ class LandmarkNet(nn.Module):
             pooled = features.to(self._head_dtype()).mean((2, 3))
             return cast(Tensor, self.head(pooled)).unflatten(1, (-1, 2))
 
-    def both_ways(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Points of images ``x``, and their mean with what the mirror images say, brought back: ``[n, P, 2]`` each.
-
-        Mirrored, x becomes 1 - x (pixel i is pixel S - 1 - i), and paired points change names.
-        """
-        assert self.mirrored_order is not None, "the pairs are not known"
-        plain = self(x)
-        mirrored = self(x.flip(3))[:, self.mirrored_order]
-        back = torch.stack([1 - mirrored[..., 0], mirrored[..., 1]], dim=2)
-        return plain, (plain + back) / 2
-
     def freeze_trunk(self, frozen: bool) -> None:
         """Keep trunk and attention as they are, the statistics of their batch norms too, or let them learn again."""
         self.trunk_frozen = frozen

@@ -12,7 +12,7 @@ from torch import Tensor
 from backend.errors import ConfigError
 from backend.preprocessing.landmark_set import LUNGS, LandmarkSet
 from training.losses import landmarks as losses
-from training.losses.landmarks import check_loss, class_weights, landmark_counts, landmark_loss, loss_terms
+from training.losses.landmarks import check_loss, landmark_counts, landmark_loss, loss_terms
 from training.schemas.landmarks import LandmarkLossSection
 from training.tasks.protocol import Batch, Term
 
@@ -139,12 +139,10 @@ def test_micro_batches_give_what_one_batch_gives(kind: str) -> None:
     assert gradient.isfinite().all()
 
 
-def test_an_image_counts_what_its_class_weighs() -> None:
+def test_an_image_counts_what_it_weighs() -> None:
     prediction, target = points(0, 2), points(1, 2)
     alone = [loss(prediction[i : i + 1], target[i : i + 1]) for i in (0, 1)]
-    weights = class_weights(section(class_weights={"Normal": 3.0}), CLASSES)
-    assert weights == [1, 3, 1]
-    weight = torch.tensor(weights)[torch.tensor([1, 2])]
+    weight = torch.tensor([3.0, 1.0])
     weighed = float(total(landmark_loss(prediction, batch(target, weight), section())))
     assert weighed == pytest.approx((3 * alone[0] + alone[1]) / 4, rel=1e-5)
 

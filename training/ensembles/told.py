@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -16,10 +15,9 @@ from training.ensembles.answers import Said
 from training.ensembles.audit import Contamination
 from training.ensembles.bench import Images
 from training.ensembles.combine import worth
-from training.scores.landmark_errors import PIXELS, intervals, point_errors, summarise
+from training.scores.landmark_errors import PIXELS, Floats, intervals, point_errors, summarise
 from training.scores.landmarks import SCALES
 
-Floats = NDArray[np.floating]
 PLAIN, TTA = "plain", "tta"
 _RESAMPLINGS = 1000
 
@@ -63,7 +61,7 @@ class Scored:
         mean: Floats = np.average(self.predictions(way), axis=0, weights=self.weights)
         return mean
 
-    def errors(self, prediction: Floats, scale: str) -> NDArray[np.float64]:
+    def errors(self, prediction: Floats, scale: str) -> Floats:
         """Distances [N, P] in pixels of ``scale``."""
         return point_errors(prediction, self.images.points, PIXELS if scale == SCALES[0] else self.images.size)
 
@@ -86,7 +84,7 @@ class Scored:
     def _of(self, prediction: Floats, details: bool = False) -> dict[str, Any]:
         return {f"px_{scale}": self._on_scale(self.errors(prediction, scale), details) for scale in SCALES}
 
-    def _on_scale(self, errors: NDArray[np.float64], details: bool) -> dict[str, Any]:
+    def _on_scale(self, errors: Floats, details: bool) -> dict[str, Any]:
         told: dict[str, Any] = {name: round(value, 4) for name, value in summarise(errors, self.success_px).items()}
         told = {"mean": told.pop("error"), **told}
         low, high = intervals(errors.mean(1)[:, None], _RESAMPLINGS)

@@ -75,11 +75,6 @@ def check_loss(points: LandmarkSet, classes: Sequence[str], settings: LandmarkLo
         )
 
 
-def class_weights(settings: LandmarkLossSection, classes: Sequence[str]) -> list[float]:
-    """How much an image of each of ``classes`` counts, in their order."""
-    return [settings.class_weights.get(name, 1.0) for name in classes]
-
-
 def landmark_counts(batch: Batch, settings: LandmarkLossSection) -> dict[str, float | Tensor]:
     """What each term's sum is divided by: the images, each as often as it counts."""
     return dict.fromkeys(loss_terms(settings), batch["weight"].sum())

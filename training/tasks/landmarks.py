@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.models import build
+from backend.models.landmarks import predict_points
 from backend.models.landmarks_weights import start_from
 from backend.preprocessing.landmark_set import LandmarkSet
 from backend.weights import read_state_dict
@@ -18,11 +19,12 @@ from training.data.landmark_glance import glance_at_landmarks
 from training.data.landmark_mirror import check_mirroring
 from training.data.landmarks import class_counts, prepare_landmarks, preprocessing_of
 from training.fetching.archive import Tellers
-from training.losses.landmarks import check_landmark_loss, landmark_counts, landmark_loss, loss_terms
+from training.losses.landmarks import check_loss, landmark_counts, landmark_loss, loss_terms
 from training.pretrained import load_pretrained
 from training.schemas.landmarks import LandmarkConfig
 from training.scores.landmarks import LandmarkScores
 from training.tasks.card import Card
+from training.tasks.landmarks_card import landmark_card
 from training.tasks.protocol import Batch, Glance, Outputs, Phase, PrepareContext, Prepared, Task, Term
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class LandmarkTask(Task):
         )
         points = LandmarkSet.from_json(prepared.facts["landmark_set"])
         check_mirroring(points, config)
-        check_landmark_loss(config.loss, points, prepared.facts["classes"])
+        check_loss(points, prepared.facts["classes"], config.loss)
         return prepared
 
     def build_model(self, facts: Mapping[str, Any]) -> nn.Module:
@@ -83,42 +85,33 @@ class LandmarkTask(Task):
     def enter_phase(self, model: nn.Module, phase: Phase) -> list[dict[str, Any]]:
         net, training = cast("LandmarkNet", model), self.config.training
         net.freeze_trunk(phase.name == FROZEN)
-        trunk, head = net.parameter_groups()
+        head = {"params": list(net.head.parameters())}
         if phase.name == FROZEN:
-            return [{"params": head}]
-        return [{"params": trunk, "lr_scale": training.trunk_learning_rate / training.learning_rate}, {"params": head}]
+            return [head]
+        scale = training.trunk_learning_rate / training.learning_rate
+        return [{"params": net.trunk_parameters(), "lr_scale": scale}, head]
 
     def counts(self, batch: Batch) -> dict[str, float | Tensor]:
-        return landmark_counts(batch["weight"], self.config.loss)
+        return landmark_counts(batch, self.config.loss)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Term]:
         points = model(self.preprocessing.normalise(batch["image"]))
-        return landmark_loss(points, batch["points"], batch["weight"], self.config.loss)
+        return landmark_loss(points, batch, self.config.loss)
 
     def terms(self) -> list[str]:
         return loss_terms(self.config.loss)
 
     def new_scores(self, facts: Mapping[str, Any]) -> LandmarkScores:
-        evaluation = self.config.evaluation
-        return LandmarkScores(
-            LandmarkSet.from_json(facts["landmark_set"]),
-            facts["classes"],
-            facts["mean_shape"],
-            evaluation.success_px,
-            evaluation.bootstrap,
-            evaluation.tta,
-        )
+        return LandmarkScores.of(self.config.evaluation, facts)
 
     def outputs(self, model: nn.Module, batch: Batch) -> Outputs:
         images = self.preprocessing.normalise(batch["image"])
-        if not self.config.evaluation.tta:
-            return {"points": model(images)}
-        plain, tta = cast("LandmarkNet", model).both_ways(images)
-        return {"points": plain, "tta": tta}
+        plain, tta = predict_points(model, images, self.config.evaluation.tta)
+        return {"points": plain} if tta is None else {"points": plain, "tta": tta}
 
     def score(self, outputs: Outputs, batch: Batch, scores: Any) -> dict[str, Term]:
         scores.update(outputs["points"], outputs.get("tta"), batch["points"], batch["size"], batch["class"])
-        return landmark_loss(outputs["points"], batch["points"], batch["weight"], self.config.loss)
+        return landmark_loss(outputs["points"], batch, self.config.loss)
 
     def glance(self, source: Path | None, cache_dir: Path) -> Glance:
         return glance_at_landmarks(self.config.data, source, cache_dir, self.config.training.split_seed)
@@ -138,13 +131,13 @@ class LandmarkTask(Task):
         return class_counts(prepared)
 
     def row_bytes(self, model: nn.Module, dtype: torch.dtype, device_type: str = "cpu") -> int:
-        return cast("LandmarkNet", model).activation_bytes_per_row(dtype)
+        return cast("LandmarkNet", model).activation_bytes_per_row(dtype, self.config.data.image_size)
 
     def row_flops(self, model: nn.Module) -> float:
-        return cast("LandmarkNet", model).flops_per_row()
+        return cast("LandmarkNet", model).flops_per_row(self.config.data.image_size)
 
     def card(self, facts: Mapping[str, Any]) -> Card:
-        return Card()
+        return landmark_card(self.config, facts)
 
     def mismatch(self, preprocessing: Mapping[str, Any], facts: Mapping[str, Any], prepared: Prepared) -> str | None:
         """Other images may be scored, but not other points, and not what was prepared in another way."""
