@@ -258,6 +258,14 @@ def test_wrong_pairs_are_refused_before_images_are_opened(world):
     assert not world.progress
 
 
+def test_fifteen_other_points_are_not_taken_for_lungs_silently(world):
+    path = next(world.source.rglob("*.csv"))
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    path.write_text("\n".join(",".join([cells[0], *cells[3:31], *cells[1:3], cells[31]]) for cells in rows))
+    with pytest.raises(BadDataError, match=r"maestro.csv \(its points are taken for .* Name in landmarks.yaml, under"):
+        prepare(world)
+
+
 # --- a glance ---------------------------------------------------------------------------------------------------------
 
 
