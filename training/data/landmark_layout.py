@@ -176,11 +176,9 @@ def landmark_set_of(folder: DatasetFolder, names: Sequence[str]) -> LandmarkSet:
 
 def _origin(folder: DatasetFolder, known: bool) -> str:
     path = folder.root / LAYOUT
-    return (
-        f"{folder.csv} (its points are taken for those of the lungs' contour)"
-        if known and not path.exists()
-        else str(path)
-    )
+    if known and not path.exists():
+        return f"{folder.csv} (its points are taken for those of the lungs' contour)"
+    return str(path)
 
 
 def _unknown_points(layout: Layout, names: Sequence[str]) -> list[str]:
