@@ -65,6 +65,11 @@ def test_objects_that_are_not_symmetric_are_told_and_not_refused():
         assert "cannot confirm" in line and "augmentation.flip=0" in line
 
 
+def test_an_empty_list_of_pairs_is_a_statement_that_labels_cannot_refute():
+    (line,) = check_pairs(lungs(), shapes(20) * 299)
+    assert "cannot confirm" in line
+
+
 def test_a_set_without_pairs_or_shape_is_left_alone():
     assert check_pairs(LandmarkSet(("a", "b", "c"), mirrors=False), np.ones((4, 3, 2))) == []
     assert check_pairs(LandmarkSet(("a", "b", "c")), np.ones((4, 3, 2))) == []
