@@ -26,8 +26,8 @@ SHORT: dict[str, list[str]] = {
     "landmarks": [
         "training.max_steps=3",
         "training.batch_size=2",
-        "model.hidden_dim=16",
-        "data.image_size=32",
+        "model.hidden_dim=32",
+        "data.image_size=64",
         "evaluation.max_samples=4",
         "evaluation.bootstrap=20",
         "data.prepare_workers=1",

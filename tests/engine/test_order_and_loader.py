@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -123,6 +124,27 @@ def test_loader_processes_heed_only_their_parent() -> None:
     os.kill(helper.pid, signal.SIGTERM)
     helper.join(30)
     assert helper.exitcode == 0
+
+
+class OpenCVThreads:
+    """Items that tell how many threads OpenCV uses where they are made."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def item(self, index: int, rng: np.random.Generator | None) -> Batch:
+        return {"threads": torch.tensor([cv2.getNumThreads()])}
+
+
+def test_loader_processes_use_opencv_without_threads() -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        loader = Loader(TinyTask(TinyConfig()), OpenCVThreads(), 5, 1, torch.device("cpu"))
+        told = [batch["threads"].tolist() for batch in loader.batches(list(evaluation_keys(4, 4)))]
+        assert told == [[1] * 4] and cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_a_loader_draws_nothing_from_the_training_generator() -> None:

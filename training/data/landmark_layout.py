@@ -158,8 +158,8 @@ def landmark_set_of(folder: DatasetFolder, names: Sequence[str]) -> LandmarkSet:
 
     Points called as the fifteen of the lungs' contour are those. Raises BadDataError for names that there are not.
     """
-    layout, origin = folder.layout, str(folder.root / LAYOUT)
-    known = tuple(names) == LUNGS.names
+    layout, known = folder.layout, tuple(names) == LUNGS.names
+    origin = _origin(folder, known)
     spans = [(name, ends.start, ends.end) for name, ends in layout.spans.items()]
     raise_problems([f"{origin}: {line}" for line in _unknown_points(layout, names)])
     at = {name: index for index, name in enumerate(names)}
@@ -172,6 +172,13 @@ def landmark_set_of(folder: DatasetFolder, names: Sequence[str]) -> LandmarkSet:
         mm_per_px=layout.mm_per_px,
         origin=origin,
     )
+
+
+def _origin(folder: DatasetFolder, known: bool) -> str:
+    path = folder.root / LAYOUT
+    if known and not path.exists():
+        return f"{folder.csv} (its points are taken for those of the lungs' contour)"
+    return str(path)
 
 
 def _unknown_points(layout: Layout, names: Sequence[str]) -> list[str]:

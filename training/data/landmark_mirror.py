@@ -101,8 +101,8 @@ def _wrong(landmark_set: LandmarkSet, order: np.ndarray, point: int, found: int)
     has = f"is paired with {names[order[point]]}" if order[point] != point else "has no partner"
     where = f"on {names[found]}" if found != point else "on itself"
     return BadDataError(
-        f"{landmark_set.origin}: pairs: {names[point]} {has}, but in the mirrored mean shape it falls {where}; a pair "
-        "names the two points that a mirror exchanges"
+        f"{landmark_set.origin}: pairs: {names[point]} {has}, but in the mirrored mean shape it falls {where}. Name in "
+        "landmarks.yaml, under pairs, the two points each that a mirror exchanges ([] where none are)."
     )
 
 

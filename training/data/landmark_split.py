@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.errors import BadDataError
+from backend.errors import BadDataError, UsageError
 from training.files import digest, read_json, write_json
 
 SPLITS = ("train", "val", "test")
@@ -137,7 +137,7 @@ def _not_stratified(labels: np.ndarray, smaller: int) -> str | None:
 def _remembered(facts: list[object], memory: Path | None) -> tuple[np.ndarray, list[str]] | None:
     if memory is None:
         return None
-    with suppress(Exception):  # missing, damaged or of another version: drawn anew, with the same result
+    with suppress(UsageError, KeyError, TypeError):  # missing or damaged: drawn anew, with the same result
         found = read_json(_place(memory, facts))
         if found["of"] == digest(facts) and found["check"] == digest([found["sides"], found["notes"]]):
             return np.array(found["sides"], np.int8), list(found["notes"])

@@ -26,7 +26,7 @@ from training.schemas.landmarks import AugmentationSection, LandmarkDataSection
 from training.tasks.protocol import Batch, PrepareContext, Prepared
 
 PREPARATION_VERSION = 1  # raise it when the same settings begin to give other blocks
-_FILES_PER_WORKER = 64  # fewer are done before another process has started
+_FILES_PER_WORKER = 200  # fewer are done before another process has started
 
 
 class LandmarkItems:

@@ -39,7 +39,7 @@ class LandmarkDataSection(Section):
 
     manifest: str | None = setting(None, "A manifest of files to fetch.", neutral=True)
     cache_dir: str | None = setting(None, "Where prepared data lie; null chooses a place.", neutral=True)
-    image_size: int = setting(224, "Rows and columns that the model sees.", ge=32)
+    image_size: int = setting(224, "Rows and columns that the model sees.", ge=64)
     clahe: bool = setting(
         True, "Contrast-limited adaptive histogram equalisation of the lightness (L of LAB), before the resize."
     )
@@ -75,16 +75,18 @@ class LandmarkModelSection(Section):
     )
     coordinate_attention: bool = setting(True, "Attention along rows and columns between trunk and head.")
     head: Literal["deep", "shallow"] = setting("deep", "Three linear layers with group norm, or two.")
-    hidden_dim: int = setting(768, "Width of the head's last hidden layer; for a deep head a multiple of 16.", ge=16)
+    hidden_dim: int = setting(
+        768, "Width of the head's last hidden layer; for a deep head a multiple of 16 from 32.", ge=16
+    )
     dropout: float = setting(0.3, "Dropout in the head; the second one is half of it.", ge=0, lt=1)
     init_from: str | None = setting(None, "A .pth file of weights to start from.", content=True)
 
     @model_validator(mode="after")
     def _check_groups(self) -> LandmarkModelSection:
-        if self.head == "deep" and self.hidden_dim % 16:
+        if self.head == "deep" and (self.hidden_dim % 16 or self.hidden_dim < 32):
             raise ValueError(
-                f"hidden_dim must be a multiple of 16 for a deep head, whose group norm has 16 groups; "
-                f"it is {self.hidden_dim}"
+                "hidden_dim must be a multiple of 16 from 32 for a deep head, whose group norm has 16 groups of two or "
+                f"more; it is {self.hidden_dim}"
             )
         return self
 
