@@ -116,7 +116,7 @@ def test_what_is_said_of_the_split(world):
     }
     assert (audit["method"], audit["seed"], audit["weak"]) == ("stratified draw", 42, False)
     assert audit["overlaps"] == {"images": 0, "groups": 0} and audit["duplicates"]["images"] == 0
-    assert audit["groups"].startswith("unknown")
+    assert audit["groups"].startswith("the table has no column")
     text = "\n".join(prepared.summary)
     assert "24 images with 15 points, 3 classes" in text and "confirmed by the labels" in text
     mean = np.mean([prepared.splits["train"].item(i, None)["points"][0].numpy() for i in range(18)], axis=0)

@@ -46,7 +46,7 @@ def _side(annotated: Annotated, members: np.ndarray) -> dict[str, Any]:
 def _groups(annotated: Annotated) -> str:
     known = [group for group in annotated.groups if group is not None]
     if not known:
-        return "unknown: the table has no column group or patient, so images of one patient may stand in two splits"
+        return "the table has no column group or patient, so images of one patient may stand in two splits"
     alone = len(annotated.groups) - len(known)
     return f"{len(set(known))}, each in one split" + (f"; {alone} images have none" if alone else "")
 
