@@ -47,13 +47,12 @@ Name = Annotated[str | None, typer.Option("--name", help="What the result is cal
 
 
 def ensemble(
-    context: typer.Context,
     runs: Runs = None,
     config: File = None,
     split: Annotated[Images, typer.Option("--split", help="Which images; all is every split's.")] = Images.TEST,
     data: Data = None,
     weights: Annotated[
-        str | None, typer.Option("--weights", metavar="W,W,…", help="How much each run counts, in their order.")
+        str | None, typer.Option("--weights", metavar="W,W,…", help="How much each counts, in their order; else alike.")
     ] = None,
     tta: Tta = None,
     clahe: Clahe = None,
@@ -72,12 +71,19 @@ def ensemble(
 ) -> int:
     """Score the mean of several landmark models on images that none of them has learned from."""
     from training.ensembles.ensemble import ensemble as score
+    from training.ensembles.spec import make_spec
 
-    claims = _claims(clahe, clahe_clip, clahe_tile)
-    spec = _spec(runs, config, weights=_weights(weights), tta=tta, split_seed=split_seed, claims=claims, name=name)
     return score(
         EnsembleRequest(
-            spec=spec,
+            spec=make_spec(
+                runs or (),
+                config,
+                weights=_weights(weights),
+                tta=tta,
+                split_seed=split_seed,
+                claims=_claims(clahe, clahe_clip, clahe_tile),
+                name=name,
+            ),
             split=split.value,
             data=data,
             out=out,
@@ -110,16 +116,21 @@ def sweep(
     datasets: Datasets = DATASETS,
 ) -> int:
     """Choose the best combination of landmark models on validation images, and report it once on test."""
+    if detach:
+        return start_detached(context.obj or (), output)
+    from training.ensembles.spec import make_spec
     from training.ensembles.sweep import sweep as search
 
-    if detach:
-        start_detached(context.obj or (), output)
-        return 0
-    claims = _claims(clahe, clahe_clip, clahe_tile)
-    spec = _spec(runs, config, weights=None, tta=tta, split_seed=split_seed, claims=claims, name=name or "sweep")
     return search(
         SweepRequest(
-            spec=spec,
+            spec=make_spec(
+                runs or (),
+                config,
+                tta=tta,
+                split_seed=split_seed,
+                claims=_claims(clahe, clahe_clip, clahe_tile),
+                name=name or "sweep",
+            ),
             sizes=_sizes(sizes),
             data=data,
             out=out,
@@ -130,19 +141,9 @@ def sweep(
     )
 
 
-def _spec(runs: list[str] | None, config: Path | None, **given: Any) -> Any:
-    """What the command line says stands over what the file says."""
-    from training.ensembles.spec import Spec, read_spec
-
-    if config is not None and runs:
-        raise UsageError("--config names the members: name no runs beside it")
-    found = read_spec(config) if config is not None else {"members": tuple(runs or ())}
-    return Spec(**{**found, **{key: value for key, value in given.items() if value is not None}})
-
-
-def _claims(clahe: bool | None, clip: float | None, tile: int | None) -> dict[str, Any] | None:
+def _claims(clahe: bool | None, clip: float | None, tile: int | None) -> dict[str, Any]:
     said = {"clahe": clahe, "clahe_clip": clip, "clahe_tile": tile}
-    return {key: value for key, value in said.items() if value is not None} or None
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _weights(text: str | None) -> tuple[float, ...] | None:
