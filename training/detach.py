@@ -16,14 +16,14 @@ from backend.errors import DONE, UsageError
 from training.shown import without_secrets
 
 FLAG = "--detach"
-_LOOK_SECONDS = 2.0  # what fails at once is told at once
+_LOOK_SECONDS = 5.0  # what fails at once is told at once; imports alone take two
 _ENTRY = Path(__file__).parent / "train_worker.py"
 
 
 def detach(argv: Sequence[str], output: Path) -> int:
     """Start ``argv`` without its ``--detach`` in the background, and say how to follow and stop it.
 
-    The exit code: of the command where it has ended within two seconds, and what it said is said here.
+    The exit code: of the command where it has ended within a few seconds, and what it said is said here.
 
     Raises:
         UsageError: in a container, which ends with its first process.

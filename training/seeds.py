@@ -12,6 +12,7 @@ from backend.errors import DONE, DivergedError, UsageError
 from training.requests import TrainRequest
 
 SEED = "training.seed"
+MEMBERS_TASK = "landmarks"  # whose runs can be averaged
 
 
 def requests_by_seed(request: TrainRequest, text: str) -> list[TrainRequest]:
@@ -24,9 +25,9 @@ def requests_by_seed(request: TrainRequest, text: str) -> list[TrainRequest]:
     """
     seeds = _parsed(text)
     if request.seed is not None or any(word.partition("=")[0].strip() == SEED for word in request.sets):
-        raise UsageError(f"--seeds {text}: the seed is named a second time; drop --seed and --set {SEED}")
+        raise UsageError(f"--seeds {text!r}: the seed is named a second time; drop --seed and --set {SEED}")
     if request.resume not in ("auto", "never"):
-        raise UsageError(f"--seeds {text}: trains a run of its own for each seed; drop --resume {request.resume}")
+        raise UsageError(f"--seeds {text!r}: trains a run of its own for each seed; drop --resume {request.resume}")
     stem = f"{request.run_name}_" if request.run_name else ""
     last = seeds[-1]
     return [
@@ -40,10 +41,10 @@ def requests_by_seed(request: TrainRequest, text: str) -> list[TrainRequest]:
 def _parsed(text: str) -> list[int]:
     words = [word.strip() for word in text.split(",")]
     if not all(word.isascii() and word.isdecimal() for word in words):
-        raise UsageError(f"--seeds {text}: expected whole numbers from 0 with commas between them, such as 111,222,333")
+        raise UsageError(f"--seeds {text!r}: expected whole numbers from 0 with commas between them, such as 111,222,333")
     seeds = [int(word) for word in words]
     if twice := [seed for seed, count in Counter(seeds).items() if count > 1]:
-        raise UsageError(f"--seeds {text}: {twice[0]} stands twice, and would give the same run twice")
+        raise UsageError(f"--seeds {text!r}: {twice[0]} stands twice, and would give the same run twice")
     return seeds
 
 
@@ -74,5 +75,5 @@ def _say_next(task: str, runs: Sequence[str]) -> None:
     typer.echo(f"--- {len(runs)} trained: {' '.join(runs)}")
     if len(runs) < 2:
         return
-    command = "ensemble" if task == "landmarks" else "runs compare"
+    command = "ensemble" if task == MEMBERS_TASK else "runs compare"
     typer.echo(f"next: {command} {' '.join(runs)}")

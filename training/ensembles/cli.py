@@ -152,11 +152,11 @@ def _weights(text: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError:
-        raise UsageError(f"--weights {text}: expected numbers with commas between them, such as 2,1,1") from None
+        raise UsageError(f"--weights {text!r}: expected numbers with commas between them, such as 2,1,1") from None
 
 
 def _sizes(text: str) -> tuple[int, ...]:
     try:
         return tuple(dict.fromkeys(int(word) for word in text.split(",")))
     except ValueError:
-        raise UsageError(f"--k {text}: expected whole numbers with commas between them, such as 4 or 2,3,4") from None
+        raise UsageError(f"--k {text!r}: expected whole numbers with commas between them, such as 4 or 2,3,4") from None

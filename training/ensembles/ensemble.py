@@ -141,7 +141,7 @@ def _text(told: Mapping[str, Any], ways: Sequence[str]) -> str:
         parts.append(part_of(told["clean"], ways, f"{counted(clean, 'clean image')} of {what}, {models}"))
     if "not_independent" in told:
         rest = images["n"] - clean
-        why = f"{rest} of them contaminated" if images["contaminated"] == rest else "and nobody knows which are clean"
+        why = f"{rest} of them contaminated" if images["contaminated"] else "and nobody knows which are clean"
         title = f"{MARK} (*): all {counted(images['n'])} of {what}, {why}. No number here measures new images"
         parts.append(part_of(told["not_independent"], ways, title, marked=True))
     return "\n\n".join(parts) + "\n"

@@ -11,7 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from training.ensembles.told import as_text, counted, part_of, short_names, warning_of_few, wrapped
+from training.ensembles.told import HEADS, as_text, counted, part_of, short_names, warning_of_few, wrapped
 
 LISTING = "combinations.txt"
 _SHOWN = 5
@@ -29,7 +29,7 @@ def text_of(told: Mapping[str, Any], ways: Sequence[str], lines: str) -> str:
     on, reported = told["chosen_on"], told["reported_on"]["images"]
     what = f"{counted(told['combinations'], 'combination')} of {counted(len(told['pool']), 'model')}"
     head = wrapped(
-        f"{what}, by their error on {counted(on['images'], 'clean image')} of val (px at 224, {on['way'].replace('tta', 'with TTA')})"
+        f"{what}, by their error on {counted(on['images'], 'clean image')} of val (px at 224, {HEADS[on['way']]})"
     )
     title = f"The best one, once, on {counted(reported, 'clean image')} of test"
     parts = [

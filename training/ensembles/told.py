@@ -19,7 +19,7 @@ from training.ensembles.scored import PLAIN, TTA
 from training.scores.landmarks import SCALES
 
 FEW = 10  # images; fewer say little, whatever the interval
-_HEADS = {PLAIN: "plain", TTA: "with TTA"}
+HEADS = {PLAIN: "plain", TTA: "with TTA"}
 _STAMP = re.compile(r"^\d{8}_\d{6}_")
 _SIGN = "*"
 _WORDS = (
@@ -74,7 +74,7 @@ def _table(told: Mapping[str, Any], ways: Sequence[str], sign: str) -> str:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("mean error in pixels", overflow="fold", min_width=12)
     for way in ways:
-        table.add_column(f"{_HEADS[way]}\nat 224", justify="right", no_wrap=True)
+        table.add_column(f"{HEADS[way]}\nat 224", justify="right", no_wrap=True)
         table.add_column("\nnative", justify="right", no_wrap=True)
     table.add_column("worth\nat 224", justify="right", no_wrap=True)
     for row in _member_rows(told, ways, sign):
@@ -117,7 +117,7 @@ def _notes(told: Mapping[str, Any], way: str, sign: str) -> list[str]:
         f"{name} {one['mean']:.2f}{sign} ({one['count']})" for name, one in found["per_category"].items()
     )
     return [
-        f"Together {_HEADS[way]}, at 224: {_mean(found, sign)}; {spread}.",
+        f"Together {HEADS[way]}, at 224: {_mean(found, sign)}; {spread}.",
         f"Points found: {rates}.",
         f"By class (images): {classes}.",
         _WORDS,
