@@ -15,6 +15,7 @@ from training.doctor.estimate import estimate, to_json
 from training.doctor.finding import Finding, failed, note, ok, warning
 from training.doctor.job import Job
 from training.doctor.trial import Pace, Saving, try_saving, try_steps
+from training.doctor.weights import check_weights
 from training.machine import available_cpus, available_memory, free_shared_memory, memory_limit, total_memory
 from training.reporting.gpu import gpu_name
 from training.reporting.units import fine_duration
@@ -62,6 +63,8 @@ def _all_but_trial(job: Job, refused: BadDataError | None) -> Checks:
         processes = gpu.gpu_processes(os.getpid(), gpu_name(job.device))
         yield gpu.check_neighbours(job.gpu, processes, torch.cuda.memory_reserved())
     yield check_dataset(job, refused)
+    if (weights := check_weights(job)) is not None:
+        yield weights
 
 
 def _gpu(job: Job) -> Checks:

@@ -6,17 +6,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from backend.errors import BAD_DATA, CONFIG, DONE, IO_ERROR, BadDataError, ConfigError, DiskError, WorkerError
+from backend.errors import (
+    BAD_DATA,
+    CONFIG,
+    DONE,
+    IO_ERROR,
+    SOURCE_UNAVAILABLE,
+    BadDataError,
+    ConfigError,
+    DiskError,
+    SourceUnavailableError,
+    WorkerError,
+)
 
 Facts = Mapping[str, Any]
 State = Literal["ok", "note", "warning", "failed"]
 STATES: tuple[State, ...] = ("ok", "note", "warning", "failed")
-_ERRORS: dict[int, type[WorkerError]] = {CONFIG: ConfigError, IO_ERROR: DiskError, BAD_DATA: BadDataError}
+_ERRORS: dict[int, type[WorkerError]] = {
+    CONFIG: ConfigError,
+    IO_ERROR: DiskError,
+    BAD_DATA: BadDataError,
+    SOURCE_UNAVAILABLE: SourceUnavailableError,
+}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's result. ``code`` is the exit code of a failed one: 78, 74 (disk) or 65 (data)."""
+    """One check's result. ``code`` is the exit code of a failed one: 78, 74 (disk), 65 (data) or 69 (source)."""
 
     name: str
     state: State

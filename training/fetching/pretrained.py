@@ -47,18 +47,36 @@ def pretrained_file(url: str, other: Path, tell: Tellers, without: str, backoff:
         BadDataError: a file of that name is there, but is another one.
         DiskError: no folder can be written, or the disk fails.
     """
-    from torch import hub
-
-    name = Path(urlsplit(url).path).name
-    shared = Path(hub.get_dir()) / "checkpoints"
-    for folder in (shared, other):
-        if (folder / name).is_file():
-            return _checked(folder / name)
-    folder = _writable(shared, other)
+    name = _name_of(url)
+    if (here := file_here(url, other)) is not None:
+        return here
+    folder = _writable(_shared(), other)
     with _locked(folder / f".{name}.lock", name, tell):
         if not (folder / name).is_file():
             _fetch(url, folder / name, tell, without, backoff)
     return folder / name
+
+
+def file_here(url: str, *others: Path) -> Path | None:
+    """The file at ``url`` where torch.hub keeps it, or in one of ``others``; None where it is not here.
+
+    Raises:
+        BadDataError: a file of that name is there, but is another one.
+    """
+    places = (folder / _name_of(url) for folder in (_shared(), *others))
+    found = next((place for place in places if place.is_file()), None)
+    return _checked(found) if found is not None else None
+
+
+def _shared() -> Path:
+    """Where torch.hub keeps files, and other programs find them."""
+    from torch import hub
+
+    return Path(hub.get_dir()) / "checkpoints"
+
+
+def _name_of(url: str) -> str:
+    return Path(urlsplit(url).path).name
 
 
 def _checked(path: Path) -> Path:

@@ -19,6 +19,7 @@ from training.data.landmark_glance import glance_at_landmarks
 from training.data.landmark_mirror import check_mirroring
 from training.data.landmarks import class_counts, prepare_landmarks, preprocessing_of
 from training.fetching.archive import Tellers
+from training.fetching.pretrained import IMAGENET_RESNET18
 from training.losses.landmarks import check_loss, landmark_counts, landmark_loss, loss_terms
 from training.pretrained import load_pretrained
 from training.schemas.landmarks import LandmarkConfig
@@ -69,8 +70,13 @@ class LandmarkTask(Task):
         if section.init_from is not None:
             path = Path(section.init_from)
             start_from(net, read_state_dict(path), path)
-        elif section.pretrained == "imagenet":
+        elif self.published_weights() is not None:
             load_pretrained(net, tell)
+
+    def published_weights(self) -> str | None:
+        section = self.config.model
+        needed = section.init_from is None and section.pretrained == "imagenet"
+        return IMAGENET_RESNET18 if needed else None
 
     def load_foreign(self, model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
         start_from(cast("LandmarkNet", model), weights, path)

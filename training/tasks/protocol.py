@@ -174,6 +174,10 @@ class Task(ABC):
         """Start a new run from other weights, where the config names some; ``tell`` hears of what is fetched."""
         return
 
+    def published_weights(self) -> str | None:
+        """Where weights are published that a new run starts from; None where it needs none."""
+        return None
+
     def load_foreign(self, model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
         """Put weights of the program that this task comes from, read from ``path``, into ``model``.
 
