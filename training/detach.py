@@ -36,6 +36,7 @@ def detach(argv: Sequence[str], output: Path) -> int:
     try:
         code = process.wait(_LOOK_SECONDS)
     except subprocess.TimeoutExpired:
+        process.returncode = DONE  # left to itself from here on: nobody waits for it
         _tell(process.pid, command, log)
         return DONE
     typer.echo(log.read_text("utf-8", errors="replace"), nl=False, err=code != DONE)

@@ -41,7 +41,9 @@ def requests_by_seed(request: TrainRequest, text: str) -> list[TrainRequest]:
 def _parsed(text: str) -> list[int]:
     words = [word.strip() for word in text.split(",")]
     if not all(word.isascii() and word.isdecimal() for word in words):
-        raise UsageError(f"--seeds {text!r}: expected whole numbers from 0 with commas between them, such as 111,222,333")
+        raise UsageError(
+            f"--seeds {text!r}: expected whole numbers from 0 with commas between them, such as 111,222,333"
+        )
     seeds = [int(word) for word in words]
     if twice := [seed for seed, count in Counter(seeds).items() if count > 1]:
         raise UsageError(f"--seeds {text!r}: {twice[0]} stands twice, and would give the same run twice")

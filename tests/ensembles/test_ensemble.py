@@ -84,7 +84,9 @@ def test_contamination_is_counted_and_the_clean_rest_is_the_headline(
     assert f"{len(tainted)} of the {len(test)} images of test of {pool.run('a').name} are CONTAMINATED" in out
     assert f"warning: {len(test) - len(tainted)} image" in out
     marked = out[out.index("NOT INDEPENDENT (*)") :]
-    numbers = [line.split()[1:] for line in marked.splitlines() if line.startswith(("together ", "a ", "d ", "mean shape "))]
+    numbers = [
+        line.split()[1:] for line in marked.splitlines() if line.startswith(("together ", "a ", "d ", "mean shape "))
+    ]
     assert len(numbers) == 4
     assert all(word.endswith("*") for line in numbers for word in line if word != "shape")
 
