@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from backend.models import build
 from training.config import load_config
 from training.ensembles.combine import all_combinations, combination_errors
