@@ -60,6 +60,21 @@ def test_the_verdict_is_one_sentence(won: dict[str, list[bool | None]], words: s
     assert sentence(won) == words
 
 
+def test_where_the_baseline_is_ahead_in_other_tables_is_not_passed_over() -> None:
+    metrics = {"csi_1": 0.5, "still_csi_1": 0.4, "csi_2": 0.5, "still_csi_2": 0.4, "rmse_1": 9.0, "still_rmse_1": 1.0}
+    metrics |= {"mae_1": 3.0, "still_mae_1": 4.0, "mae_2": 5.0, "still_mae_2": 4.5, "ssim_1": 0.3, "still_ssim_1": 0.3}
+    rows = [
+        Row(name, [f"{name}_1", f"{name}_2"], way) for name, way in (("mae", "min"), ("rmse", "min"), ("ssim", "max"))
+    ]
+    tables = [Table("CSI", LEADS[:2], [Row("20", ["csi_1", "csi_2"], "max")]), Table("Errors", LEADS[:2], rows)]
+    judged = Judged("CSI", "CSI", rows="{} dBZ", column="lead", against={"Errors": ["mae", "ssim"]})
+    layout = Layout(tables, baseline=Baseline("persistence", "stands still", "still_"), judged=judged)
+    found = {f"val/{name}": value for name, value in metrics.items()}
+    verdict = verdict_of({"split": "val", "metrics": found, "record": {"layout": layout.to_json()}})
+    assert verdict is not None
+    assert verdict.sentence == "Beats persistence at every lead for 20 dBZ. Behind persistence in mae at lead 2."
+
+
 def test_a_table_with_one_column_speaks_of_rows_alone() -> None:
     won: dict[str, list[bool | None]] = {"cars": [True], "cycles": [False], "trucks": [True]}
     assert sentence(won, pooled=False, rows="{}") == "Beats persistence for cars and trucks, but not for cycles."

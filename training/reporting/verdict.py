@@ -70,17 +70,38 @@ def verdict_of(evaluation: Mapping[str, Any]) -> Verdict | None:
         return None
     split = evaluation.get("split")
     metrics = {name.removeprefix(f"{split}/"): value for name, value in evaluation.get("metrics", {}).items()}
-    columns = list(table.columns[:-1] if table.pooled else table.columns)[: layout.judged.columns]
-    rows = _judge(layout, table, metrics, len(columns))
-    return Verdict(
-        layout.baseline, layout.judged, rows, columns, _sentence(layout.baseline, layout.judged, rows, columns)
-    )
+    columns = _single_columns(table)[: layout.judged.columns]
+    rows = _judge(layout, table, metrics, len(columns), layout.judged.counts)
+    sentence = _sentence(layout.baseline, layout.judged, rows, columns)
+    behind = _behind(layout, layout.judged, metrics)
+    told = f"{sentence} Behind {layout.baseline.name} in {_joined(behind)}." if behind else sentence
+    return Verdict(layout.baseline, layout.judged, rows, columns, told)
 
 
-def _judge(layout: Layout, table: Table, metrics: Mapping[str, float], columns: int) -> list[RowVerdict]:
+def _single_columns(table: Table) -> list[str]:
+    """The columns but the one that pools them."""
+    return list(table.columns[:-1] if table.pooled else table.columns)
+
+
+def _behind(layout: Layout, judged: Judged, metrics: Mapping[str, float]) -> list[str]:
+    """Where the baseline is ahead in the rows that the verdict must not be silent about."""
     assert layout.baseline is not None
-    assert layout.judged is not None
-    counts = list(layout.judged.counts)
+    found = []
+    for table in layout.tables:
+        columns = _single_columns(table)
+        for row in table.rows:
+            if row.name in judged.against.get(table.title, ()):
+                pairs = _pairs(row, layout.baseline, metrics)[: len(columns)]
+                lost = [i for i, (model, other) in enumerate(pairs) if better(other, model, row.better)]
+                where = f" {_where(lost, columns, judged.column)}" if len(columns) > 1 and lost else ""
+                found += [f"{row.name}{where}"] if lost else []
+    return found
+
+
+def _judge(
+    layout: Layout, table: Table, metrics: Mapping[str, float], columns: int, counts: Sequence[int] = ()
+) -> list[RowVerdict]:
+    assert layout.baseline is not None
     found = []
     for number, row in enumerate(table.rows):
         pairs = list(enumerate(_pairs(row, layout.baseline, metrics)))[:columns]

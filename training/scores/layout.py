@@ -7,7 +7,7 @@ runs speak of every task from that alone, and of none by name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Way = Literal["max", "min", "one"]  # higher is better, lower is better, nearer to 1 is better
@@ -58,7 +58,8 @@ class Judged:
 
     ``measure`` is what its cells are, in words. ``rows`` puts rows into a sentence (``{} dBZ``), ``column`` is the word
     for one column (``lead``). ``counts`` has a number for each row, of what ``counted`` says. ``columns`` says how
-    many columns are judged, from the first; None that all are.
+    many columns are judged, from the first; None that all are. ``against`` names rows of other tables by title: where
+    the baseline is ahead in them, the verdict says so, whatever the judged table shows.
     """
 
     table: str
@@ -68,6 +69,7 @@ class Judged:
     counted: str = ""
     counts: Sequence[int] = ()
     columns: int | None = None
+    against: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

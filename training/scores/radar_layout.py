@@ -9,6 +9,7 @@ from training.scores.layout import Baseline, Judged, Layout, Row, Table, Way
 from training.scores.radar_table import CATEGORICAL, CONTINUOUS, Better, higher, lower, nearer_one
 
 _WAYS: dict[Better, Way] = {higher: "max", lower: "min", nearer_one: "one"}
+_ERRORS = "Errors and similarity"
 _KINDS = ("hits", "misses", "false_alarms", "correct_negatives")
 
 
@@ -28,6 +29,7 @@ def nowcast_layout(record: Mapping[str, Any]) -> Layout:
             column="lead",
             counted="pixels observed",
             counts=[sum(record["observed_pixels"][threshold]) for threshold in thresholds],
+            against={_ERRORS: [CONTINUOUS["mae_dbz"][0], CONTINUOUS["ssim"][0]]},
         ),
         warnings=[f"The forecast is not a finite number at {not_finite:,} pixels; leads with any have no score."]
         if not_finite
@@ -55,7 +57,7 @@ def _categorical(record: Mapping[str, Any], thresholds: Sequence[str], leads: Se
 
 def _continuous(leads: Sequence[str]) -> Table:
     return Table(
-        title="Errors and similarity",
+        title=_ERRORS,
         corner="score",
         columns=[*leads, "all leads"],
         rows=[Row(title, _cells(name, leads), _WAYS[better]) for name, (title, better) in CONTINUOUS.items()],
