@@ -109,17 +109,17 @@ def test_predictions_about_something_else_are_refused(tmp_path: Path, capsys: py
 
 def test_all_runs_of_a_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in ("1", "2", "3"):
-        assert train(tmp_path, "tiny", "--seed", seed, sets=ONE_STEP) == 0
+        assert train(tmp_path, "tiny", "--seed", seed, sets=(*ONE_STEP, "selection.metric=val/mae")) == 0
     runs = sorted(path for path in (tmp_path / "out/tiny").iterdir() if path.name.startswith("2"))
     capsys.readouterr()
     assert evaluate(tmp_path, "--all", "--task", "tiny") == 0
     out = capsys.readouterr().out
-    assert all(f"{run.name}  val/loss 0." in out for run in runs)
+    assert all(f"{run.name}  val/mae {metrics(run, 'val')['val/mae']:.5g}\n" in out for run in runs)
     shutil.rmtree(runs[1] / "checkpoints")
     assert evaluate(tmp_path, "--all", "--task", "tiny") == 65
     said = capsys.readouterr()
     assert f"error: {runs[1]}" in said.err
-    assert f"{runs[0].name}  val/loss" in said.out and f"{runs[2].name}  val/loss" in said.out
+    assert f"{runs[0].name}  val/mae" in said.out and f"{runs[2].name}  val/mae" in said.out
     assert evaluate(tmp_path, runs[0].name, runs[2].name, "--json") == 0
     assert [one["run_id"] for one in json.loads(capsys.readouterr().out)] == [runs[0].name, runs[2].name]
 

@@ -93,8 +93,8 @@ def _told(request: EvaluateRequest, evaluated: Sequence[_Evaluated]) -> int:
         typer.echo(json.dumps([one.result for one in evaluated], indent=1))
     elif len(evaluated) > 1:
         for one in sorted(evaluated, key=lambda one: one.result["run_id"]):
-            loss = one.result["metrics"].get(f"{request.split}/loss")
-            typer.echo(f"{one.result['run_id']}  {request.split}/loss {'–' if loss is None else f'{loss:.5f}'}")
+            value = one.result["metrics"].get(one.headline)
+            typer.echo(f"{one.result['run_id']}  {one.headline} {'–' if value is None else f'{value:.5g}'}")
     if not request.check_goals:
         return DONE
     verdicts = [(one, verdict) for one in evaluated for verdict in judge(one.goals, _independent(one.result))]
@@ -115,6 +115,7 @@ def _independent(result: dict[str, Any]) -> dict[str, float]:
 class _Evaluated:
     result: dict[str, Any]
     goals: dict[str, str]  # of the run, about the split
+    headline: str  # the metric that the run chose its checkpoint by, on this split
 
 
 @dataclass
@@ -167,7 +168,8 @@ class _Evaluation:
         work.log.say((path / "table.txt").read_text("utf-8"))
         work.log.say(f"{result['n']} {result['item']} of {split}, look {result['looks']}: {path / 'metrics.json'}")
         goals = {name: goal for name, goal in work.loaded.config.goals.items() if name.startswith(f"{split}/")}
-        return _Evaluated(result, goals)
+        chosen_by = work.loaded.config.selection.metric.removeprefix("val/")
+        return _Evaluated(result, goals, f"{split}/{chosen_by}")
 
     def _verify_config(self) -> list[str]:
         """Hold the checkpoint's configuration against the one that the command names, or the run's own file.
