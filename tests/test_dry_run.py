@@ -104,6 +104,7 @@ def test_classes_are_counted_where_a_task_has_them(
     [
         ([], ("data.rows_per_item=100",), 65, "split holds no pairs"),
         ([], ("selection.metric=val/mea",), 78, "did you mean val/mae"),
+        ([], ("goals.test/mea='<1'",), 78, "goals names test/mea, which no evaluation"),
         (["--max-cost", "3"], (), 78, "--max-cost"),
         (["--run-name", "a/b"], (), 78, "--run-name"),
     ],

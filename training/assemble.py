@@ -54,6 +54,7 @@ def assemble(
     check_splits(task, prepared)
     training = task.config.training
     check_selection(task, prepared.facts)  # told now, not at the first validation
+    check_goals(task, prepared.facts)
     torch.manual_seed(training.seed)
     model = task.build_model(prepared.facts)
     store = CheckpointStore(run.path("checkpoints"), training.keep_checkpoints, observer.say)
@@ -111,8 +112,7 @@ def check_selection(task: Task, facts: Mapping[str, Any]) -> None:
         ConfigError: naming the nearest metric, or the mode that fits.
     """
     selection = task.config.selection
-    known: dict[str, str | None] = {"val/loss": "min", **{f"val/loss_{term}": "min" for term in task.terms()}}
-    known |= {f"val/{name}": way for name, way in task.new_scores(facts).names().items()}
+    known = {f"val/{name}": way for name, way in _scored(task, facts).items()}
     metric = selection.metric
     if metric not in known:
         near = get_close_matches(metric, known, n=1)
@@ -126,6 +126,26 @@ def check_selection(task: Task, facts: Mapping[str, Any]) -> None:
         )
     if way != selection.mode:
         raise ConfigError(f"selection.mode is {selection.mode}, but {metric} is better the other way: set it to {way}")
+
+
+def check_goals(task: Task, facts: Mapping[str, Any]) -> None:
+    """Refuse a goal about a metric that no evaluation gives: it could never be reached, nor missed.
+
+    Raises:
+        ConfigError: naming the nearest metric.
+    """
+    known = {f"{split}/{name}" for split in ("val", "test") for name in _scored(task, facts)}
+    unknown = [name for name in task.config.goals if name not in known]
+    if unknown:
+        near = get_close_matches(unknown[0], sorted(known), n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; its metrics begin with val/ or test/"
+        raise ConfigError(f"goals names {unknown[0]}, which no evaluation of this configuration gives{hint}")
+
+
+def _scored(task: Task, facts: Mapping[str, Any]) -> dict[str, str | None]:
+    """Every metric of an evaluation, without its split, and the way that is better."""
+    losses = dict.fromkeys(["loss", *(f"loss_{term}" for term in task.terms())], "min")
+    return {**losses, **task.new_scores(facts).names()}
 
 
 def _restore(

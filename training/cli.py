@@ -269,7 +269,7 @@ def evaluate(
     """Score the best weights of one run or more: metrics as JSON and as a table, kept in the run's folder."""
     from training.evaluate import evaluate as score
 
-    if (config or sets or strict) and not verify_config:
+    if (config or strict or (sets and predictions is None)) and not verify_config:
         raise typer.BadParameter("--config, --set and --strict are about --verify-config: add it")
     return score(
         EvaluateRequest(

@@ -18,6 +18,7 @@ Flat = dict[str, Any]
 
 _TYPE_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 _LIMIT_WORDS = {"gt": "> {}", "ge": ">= {}", "lt": "< {}", "le": "<= {}", "pattern": "matching {}"}
+_LENGTHS = ("min_length", "max_length")
 _VALUE_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
 
 
@@ -45,7 +46,7 @@ class Key:
     def expected(self) -> str:
         """What the key accepts, in words."""
         limits = " and ".join(_limit_words(self.field))
-        return f"{_type_words(self.field.annotation)} {limits}".rstrip()
+        return f"{_type_words(self.field.annotation, _lengths(self.field))} {limits}".rstrip()
 
     def idle_because(self, values: Flat) -> str | None:
         """The condition that takes this key's effect away under ``values``, or None when it has its effect."""
@@ -155,10 +156,19 @@ def _at(tree: Mapping[str, Any], path: str) -> Any:
     return tree
 
 
-def _type_words(annotation: Any) -> str:
+def _lengths(field: FieldInfo) -> str:
+    """How long a list has to be: `` of 3``, `` of 1 or more``."""
+    marks = {name: getattr(mark, name) for mark in field.metadata for name in _LENGTHS if hasattr(mark, name)}
+    least, most = (marks.get(name) for name in _LENGTHS)
+    if least is not None and least == most:
+        return f" of {least}"
+    return "" if least is None else f" of {least} or more"
+
+
+def _type_words(annotation: Any, lengths: str = "") -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        return " or ".join(_type_words(one) for one in inner)
+        return " or ".join(_type_words(one, lengths) for one in inner)
     if origin is Literal:
         return (
             ("one of " if len(inner) > 2 else "")
@@ -171,7 +181,7 @@ def _type_words(annotation: Any) -> str:
     if origin is tuple and Ellipsis not in inner:
         return f"a list of {len(inner)}, each {_type_words(inner[0])}"
     if origin in (list, tuple):
-        return f"a list, each {_type_words(inner[0])}"
+        return f"a list{lengths}, each {_type_words(inner[0])}"
     return _TYPE_WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.artifact import checkpoints, step_of
-from training.assemble import check_selection, check_splits, choose_workers, known_micro, planned_micro
+from training.assemble import check_goals, check_selection, check_splits, choose_workers, known_micro, planned_micro
 from training.doctor.run import job_of, preflight
 from training.engine.device import Choice, Precision, choose_device
 from training.engine.evaluate import evaluation_mode
@@ -66,6 +66,7 @@ def _plan(request: TrainRequest, work: Work, run: Run | None) -> Iterator[str]:
     yield from data_lines(work.task, prepared)
     check_splits(work.task, prepared)
     check_selection(work.task, prepared.facts)
+    check_goals(work.task, prepared.facts)
     yield from _model_lines(work, prepared, device, precision, run)
     yield steps_line(work.task, prepared)
     yield _run_line(request, work, run)

@@ -17,11 +17,12 @@ from backend.artifact import best_checkpoint, open_artifact
 from backend.errors import DONE, VERIFICATION_FAILED, BadDataError, UsageError, VerificationError, WorkerError
 from training.assemble import choose_micro, rows_of
 from training.config import load_config
-from training.config_compare import mismatch_lines, parse, with_neutral_of
+from training.config_compare import changes, mismatch_lines, parse, with_neutral_of
 from training.engine.answers import Answers, ModelAnswers
 from training.engine.device import Precision, choose_device
 from training.engine.interruption import StopRequest
 from training.evaluation import Bench, keep
+from training.files import digest
 from training.goals import judge
 from training.heartbeat import beat
 from training.leaks.find import Leaks, find_leaks
@@ -34,6 +35,7 @@ from training.publish import model_of
 from training.registry.hook import register_run
 from training.reporting.progress import Progress
 from training.requests import EvaluateRequest, PrepareRequest
+from training.rescoring import rescored
 from training.run import Run, find_runs, is_imported, resolve_run
 from training.run_data import check_data_there, with_data_of
 from training.settle import settle
@@ -91,8 +93,8 @@ def _told(request: EvaluateRequest, evaluated: Sequence[_Evaluated]) -> int:
         typer.echo(json.dumps([one.result for one in evaluated], indent=1))
     elif len(evaluated) > 1:
         for one in sorted(evaluated, key=lambda one: one.result["run_id"]):
-            loss = one.result["metrics"].get(f"{request.split}/loss")
-            typer.echo(f"{one.result['run_id']}  {request.split}/loss {'–' if loss is None else f'{loss:.5f}'}")
+            value = one.result["metrics"].get(one.headline)
+            typer.echo(f"{one.result['run_id']}  {one.headline} {'–' if value is None else f'{value:.5g}'}")
     if not request.check_goals:
         return DONE
     verdicts = [(one, verdict) for one in evaluated for verdict in judge(one.goals, _independent(one.result))]
@@ -113,6 +115,7 @@ def _independent(result: dict[str, Any]) -> dict[str, float]:
 class _Evaluated:
     result: dict[str, Any]
     goals: dict[str, str]  # of the run, about the split
+    headline: str  # the metric that the run chose its checkpoint by, on this split
 
 
 @dataclass
@@ -123,6 +126,7 @@ class _Evaluation:
     target: Run
     subject: Subject
     work: Work
+    changed: dict[str, list[Any]]  # settings by which kept predictions are scored now: key -> [the model's, this one]
 
     @classmethod
     def of(cls, request: EvaluateRequest, name: str, stop: StopRequest) -> _Evaluation:
@@ -135,11 +139,14 @@ class _Evaluation:
         check_data_there(run, prepare, request.data)
         loaded, source = settle(prepare, os.environ)
         own = parse(type(loaded.config), subject.config, subject.origin)
-        loaded = replace(loaded, config=with_neutral_of(own, loaded.config))  # whatever stands around it now
+        config = with_neutral_of(own, loaded.config)  # whatever stands around it now
+        if request.predictions is not None and not request.verify_config:
+            config = rescored(config, request.sets)
+        loaded = replace(loaded, config=config)
         work = Work.of(prepare, loaded, source, stop)
         if request.as_json:
             work.be_quiet()
-        return cls(request, run, subject, work)
+        return cls(request, run, subject, work, changes(with_neutral_of(own, config), config))
 
     def run(self) -> _Evaluated:
         """Score, keep, show."""
@@ -148,10 +155,12 @@ class _Evaluation:
         with run.locked(), Progress(work.log) as work.display:
             prepared = work.prepare()
             _check_fits(work, self.subject, prepared, split)
-            place = _place(run, split, self.subject, prepared)
+            place = _place(run, split, self.subject, prepared, self.changed)
             if place != split:
-                work.log.say(f"note: not the run's own dataset and best checkpoint: kept apart in evaluations/{place}")
-            result = self._score(prepared, place, {"config_mismatch": mismatch} if mismatch else {})
+                what = "dataset, best checkpoint and settings"
+                work.log.say(f"note: not all of the run's own {what}: kept apart in evaluations/{place}")
+            notes = {"config_mismatch": mismatch, "changed": self.changed}
+            result = self._score(prepared, place, {name: note for name, note in notes.items() if note})
             run.event("evaluated", split=split, place=place, looks=result["looks"])
             register_run(run.folder, self.request.output, work.log.say)
             _renew_report(run, work)
@@ -159,7 +168,8 @@ class _Evaluation:
         work.log.say((path / "table.txt").read_text("utf-8"))
         work.log.say(f"{result['n']} {result['item']} of {split}, look {result['looks']}: {path / 'metrics.json'}")
         goals = {name: goal for name, goal in work.loaded.config.goals.items() if name.startswith(f"{split}/")}
-        return _Evaluated(result, goals)
+        chosen_by = work.loaded.config.selection.metric.removeprefix("val/")
+        return _Evaluated(result, goals, f"{split}/{chosen_by}")
 
     def _verify_config(self) -> list[str]:
         """Hold the checkpoint's configuration against the one that the command names, or the run's own file.
@@ -320,13 +330,15 @@ def _check_fits(work: Work, subject: Subject, prepared: Prepared, split: str) ->
         )
 
 
-def _place(run: Run, split: str, subject: Subject, prepared: Prepared) -> str:
+def _place(run: Run, split: str, subject: Subject, prepared: Prepared, changed: dict[str, list[Any]]) -> str:
     """Where the result is kept: under the split's name if it is the run's headline, else under one of its own."""
     place = split
     if prepared.fingerprint != run.metadata.get("dataset", {}).get("fingerprint"):
         place += f"-{prepared.fingerprint[:8]}"
     if subject.checkpoint != _best(run, subject):
         place += f"-{subject.checkpoint}"
+    if changed:
+        place += f"-set-{digest([changed])[:8]}"
     return place
 
 

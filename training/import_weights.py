@@ -44,7 +44,7 @@ _MOST_TEXT = 200
 def import_weights(request: ImportRequest) -> Run:
     """Make a run of the weights in ``request.file``, for the dataset that they are to be used on.
 
-    The dataset says what the weights cannot: the grid and the pace of the frames, and the preprocessing.
+    The dataset says what the weights cannot, such as the grid of images or the names of points and classes.
 
     Raises:
         UsageError: there is no such file.
@@ -60,8 +60,8 @@ def import_weights(request: ImportRequest) -> Run:
         check_run_name(request.run_name or IMPORTED)
         if source.is_sample and request.data is None:
             raise BadDataError(
-                "import needs the data that the weights are to be used on, for their grid and pace: name them with "
-                "--data FOLDER (or --data sample)"
+                "import needs the data that the weights are to be used on, which tell what weights cannot: name them "
+                "with --data FOLDER (or --data sample)"
             )
         work = Work.of(request, loaded, source, stop)
         work.warnings = preflight(job_of(work.task, request, source, None), training=False)

@@ -19,6 +19,7 @@ from training.engine.gpu import driver_version
 
 _PACKAGES = (
     "torch",
+    "torchvision",
     "numpy",
     "xarray",
     "netCDF4",
@@ -26,6 +27,8 @@ _PACKAGES = (
     "safetensors",
     "pytorch-msssim",
     "opencv-python-headless",
+    "scikit-learn",
+    "scipy",
 )
 _DIRTY = "-dirty"
 _NOT_DETERMINISTIC = r"(?s).*(?i:deterministic)"

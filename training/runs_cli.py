@@ -188,7 +188,10 @@ def verify(
     ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Also train its config.yaml again, and compare.")] = False,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", min=0, help="How far a score may be off, as a share of it (of 1 below 1).")
+        float,
+        typer.Option(
+            "--tolerance", min=0, help="How far a score may be off, as a share of it (of 0.001 where it is smaller)."
+        ),
     ] = 1e-4,
     output: Output = OUTPUT,
     datasets: Annotated[Path, typer.Option("--datasets", help="Where datasets and prepared caches are.")] = DATASETS,

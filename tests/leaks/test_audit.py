@@ -22,9 +22,9 @@ def every_task(monkeypatch: pytest.MonkeyPatch) -> None:
     register_tiny(monkeypatch)
 
 
-def split_file(folder: Path, name: str, **splits: list[Member]) -> str:
+def split_file(folder: Path, name: str, item: str = "windows", **splits: list[Member]) -> str:
     path = folder / f"{name}.json"
-    write_json(path, to_json(Membership("windows", 3600.0, splits)))
+    write_json(path, to_json(Membership(item, 3600.0, splits)))
     return str(path)
 
 
@@ -73,6 +73,17 @@ def test_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "the same group: e (test of" in out
     assert audit(capsys, f"{one}:test", f"{other}:train")[0] == 0
     assert audit(capsys, one)[0] == 0
+
+
+def test_items_of_different_tasks_share_content_at_most(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {"train": [Member("1", "a")], "test": [Member("2", "b")]}
+    one = split_file(tmp_path, "one", **names)
+    code, _, err = audit(capsys, one, split_file(tmp_path, "other", item="images", **names))
+    assert (code, "cannot be compared" in err) == (65, True)
+    pictures = [Member("7", content=("c",))]
+    one = split_file(tmp_path, "three", train=[Member("1", content=("c",))], test=[Member("2", content=("d",))])
+    code, out, _ = audit(capsys, f"{one}:train", split_file(tmp_path, "four", item="images", test=pictures))
+    assert (code, "(identical content 1)" in out) == (1, True)
 
 
 def test_how_near_is_near(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,13 @@ def test_what_was_not_done_is_not_told() -> None:
     assert keys(card) == {"he2016resnet", "he2015rectifiers", "feng2018wing"}
 
 
+def test_the_rate_of_all_but_the_head_is_told_where_it_is_another() -> None:
+    told = "Everything but the head had a learning rate of 2e-05."
+    assert told in made(frozen={"epochs": 0}).method
+    same = {"learning_rate": 1e-3, "trunk_learning_rate": 1e-3}
+    assert "Everything but the head" not in " ".join(made(frozen={"epochs": 0}, training=same).method)
+
+
 @pytest.mark.parametrize("kind", ["wing", "weighted_wing", "combined", "adaptive_wing", "soft_wing"])
 def test_every_source_in_its_sentences_is_among_its_references(kind: str) -> None:
     for sections in ({}, ANOTHER, {"model": {"init_from": "w.pth"}}):

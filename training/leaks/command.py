@@ -101,4 +101,5 @@ def _compare(one: Side, seen: str, other: Side, examined: str, near: float | Non
     if near is None:
         near = max(one.membership.near_seconds, other.membership.near_seconds)
     names = (seen, examined) if one is other else (one.name(seen), other.name(examined))
-    return find_leaks(one.membership.splits[seen], other.membership.splits[examined], near, names)
+    same_kind = one.membership.item == other.membership.item
+    return find_leaks(one.membership.splits[seen], other.membership.splits[examined], near, names, same_kind=same_kind)

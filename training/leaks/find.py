@@ -87,7 +87,12 @@ class Leaks:
 
 
 def find_leaks(
-    seen: Sequence[Member], examined: Sequence[Member], near_seconds: float, names: tuple[str, str] = ("train", "test")
+    seen: Sequence[Member],
+    examined: Sequence[Member],
+    near_seconds: float,
+    names: tuple[str, str] = ("train", "test"),
+    *,
+    same_kind: bool = True,
 ) -> Leaks:
     """What ``examined`` has in common with ``seen``.
 
@@ -96,10 +101,12 @@ def find_leaks(
         examined: members that it is scored on.
         near_seconds: items are near in time when less than this lies between the end of one and the start of the other.
         names: what the two are called.
+        same_kind: whether both are of one kind of item, such as images: else their names and groups mean different
+            things, and are not compared.
     """
     found, compared = {}, []
     for kind, keys in _KEYS.items():
-        if _knows(seen, keys) and _knows(examined, keys):
+        if (same_kind or kind not in _NAMED) and _knows(seen, keys) and _knows(examined, keys):
             compared.append(kind)
             found[kind] = _in_common(seen, examined, keys)
     if _knows(seen, _span) and _knows(examined, _span):
@@ -114,6 +121,7 @@ _KEYS: dict[str, Keys] = {
     "group": lambda member: () if member.group is None else (member.group,),
     "content": lambda member: member.content,
 }
+_NAMED = ("item", "group")  # what only means the same among items of one kind
 
 
 def _span(member: Member) -> Sequence[object]:

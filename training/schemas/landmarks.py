@@ -139,8 +139,12 @@ class FrozenSection(Section):
     """The first phase: the trunk keeps the weights that it starts from, its batch norm's statistics too."""
 
     epochs: int = setting(15, "Passes over the training split; 0 leaves the phase out.", ge=0)
-    learning_rate: float = setting(1e-3, "The head's learning rate, which stays as it is.", gt=0)
-    patience: int | None = setting(5, "Validations without improvement before the phase ends.", ge=1)
+    learning_rate: float = setting(
+        1e-3, "The head's learning rate, which stays as it is.", gt=0, unless={"frozen.epochs": [0]}
+    )
+    patience: int | None = setting(
+        5, "Validations without improvement before the phase ends.", ge=1, unless={"frozen.epochs": [0]}
+    )
 
 
 class LandmarkTrainingSection(TrainingSection):

@@ -190,7 +190,9 @@ def _start(model: LandmarkModelSection) -> tuple[str, Reference | None]:
 
 def _frozen(config: LandmarkConfig) -> tuple[str, list[Reference]]:
     if config.frozen.epochs == 0:
-        return "", []
+        training = config.training
+        same = training.trunk_learning_rate == training.learning_rate
+        return "" if same else f"Everything but the head had a learning rate of {training.trunk_learning_rate:g}.", []
     kept = "the ResNet and the attention" if config.model.coordinate_attention else "the ResNet"
     rates = f"{config.training.learning_rate:g} (head) and {config.training.trunk_learning_rate:g} (the rest)"
     text = (
