@@ -68,7 +68,8 @@ def time_commands(place: Path, models: int, k: int, processes: int) -> None:
     print(f"one sweep, every model asked anew            {first:9.1f} s")
     print(f"one sweep, predictions kept                  {again:9.1f} s")
     print(f"one process for each combination             {one:9.2f} s, median of {processes}: {rounded(each)}")
-    print(f"  for all {count}, extrapolated                 {count * one:9.0f} s, {count * one / again:.0f} times the sweep")
+    print(f"  extrapolated to all {count}                  {count * one:9.0f} s")
+    print(f"  beside one sweep                           {count * one / again:9.0f} times as long")
 
 
 def rounded(seconds: list[float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,15 @@ def test_the_same_command_trains_what_is_missing(
     assert f"--- 3 trained: {' '.join(run.run_id for run in runs(tmp_path).values())}" in out
 
 
+def test_a_stop_between_two_trainings_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def finished(request: TrainRequest) -> Run:
+        os.kill(os.getpid(), 15)
+        return Run(tmp_path / "run")
+
+    monkeypatch.setattr(pipeline, "trained_run", finished)
+    assert train(tmp_path, "tiny", "--seeds", "1,2") == 75
+
+
 def test_a_seed_that_diverges_does_not_keep_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,9 +117,9 @@ def test_what_would_be_trained_is_shown(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("--seeds", "1,x"), "expected whole numbers with commas"),
-        (("--seeds", "1,,2"), "expected whole numbers with commas"),
-        (("--seeds", "-1"), "expected whole numbers with commas"),
+        (("--seeds", "1,x"), "expected whole numbers from 0"),
+        (("--seeds", "1,,2"), "expected whole numbers from 0"),
+        (("--seeds", "-1"), "expected whole numbers from 0"),
         (("--seeds", "1,2,1"), "1 stands twice"),
         (("--seeds", "1,2", "--seed", "3"), "named a second time"),
         (("--seeds", "1,2", "--set", "training.seed=3"), "named a second time"),

@@ -9,6 +9,8 @@ from dataclasses import replace
 import typer
 
 from backend.errors import DONE, DivergedError, UsageError
+from training.engine.interruption import StopRequest
+from training.heartbeat import beat
 from training.requests import TrainRequest
 
 SEED = "training.seed"
@@ -61,13 +63,15 @@ def train_each(requests: Sequence[TrainRequest]) -> int:
     from training import pipeline
 
     code, trained = DONE, []
-    for number, request in enumerate(requests, start=1):
-        typer.echo(f"--- seed {request.seed} ({number} of {len(requests)})")
-        try:
-            trained.append(pipeline.trained_run(request).run_id)
-        except DivergedError as error:
-            typer.echo(f"error: seed {request.seed}: {error}", err=True)
-            code = error.exit_code
+    with StopRequest(beat) as stop:  # also between two trainings, each of which heeds signals by itself
+        for number, request in enumerate(requests, start=1):
+            stop.check()
+            typer.echo(f"--- seed {request.seed} ({number} of {len(requests)})")
+            try:
+                trained.append(pipeline.trained_run(request).run_id)
+            except DivergedError as error:
+                typer.echo(f"error: seed {request.seed}: {error}", err=True)
+                code = error.exit_code
     _say_next(requests[0].task, trained)
     return code
 

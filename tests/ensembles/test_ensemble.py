@@ -82,6 +82,7 @@ def test_contamination_is_counted_and_the_clean_rest_is_the_headline(
     assert told["not_independent"]["images"] == len(test)
     out = capsys.readouterr().out
     assert f"{len(tainted)} of the {len(test)} images of test of {pool.run('a').name} are CONTAMINATED" in out
+    assert f"{len(tainted):>5} of {len(test)} (the same item {len(tainted)}, identical content {len(tainted)})" in out
     assert f"warning: {len(test) - len(tainted)} image" in out
     marked = out[out.index("NOT INDEPENDENT (*)") :]
     numbers = [
@@ -261,6 +262,7 @@ REFUSED = {
     "ac": (("--no-clahe",), 78, "clahe is said to be False"),
     "bc": (("--config", "x.json"), 2, "name no runs beside it"),
     "ca": (("--out", "."), 2, "is a folder"),
+    "ad": (("--split-seed", "4294967296"), 2, "less than 4294967296"),
 }
 
 
@@ -330,6 +332,17 @@ def test_where_nothing_can_be_kept_the_numbers_are_told_all_the_same(
     assert "together" in said.out
     assert "nothing is kept" in said.err
     assert "it is computed again next time" in said.out
+
+
+def test_points_that_are_not_finite_are_not_averaged(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = LandmarkTask.outputs
+    monkeypatch.setattr(
+        LandmarkTask, "outputs", lambda *words: {name: points / 0 for name, points in outputs(*words).items()}
+    )
+    assert pool.call("ensemble", "ab") == 65
+    assert f"{pool.run('a').name}: its points are not finite" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_told(pool: Pool, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import combinations
 from pathlib import Path
 
@@ -99,6 +100,22 @@ def test_weights_of_a_file_are_refused(pool: Pool, capsys: pytest.CaptureFixture
     file.write_text(json.dumps({"models": pool.ids("ab"), "weights": [1, 2]}))
     assert pool.call("sweep", "", "--config", str(file), "--k", "2") == 2
     assert "weigh their members alike" in capsys.readouterr().err
+
+
+def test_the_name_is_the_files(pool: Pool) -> None:
+    file = pool.place / "x.yaml"
+    file.write_text(f"models: [{', '.join(pool.ids('ab'))}]\nname: mine\n")
+    assert pool.call("sweep", "", "--config", str(file), "--k", "2") == 0
+    assert pool.newest().name.startswith("mine_")
+
+
+def test_a_stop_ends_the_search(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(predictions, truth, chosen, progress):
+        os.kill(os.getpid(), 15)
+        progress(1, 2)
+
+    monkeypatch.setattr("training.ensembles.sweep.combination_errors", stopped)
+    assert pool.call("sweep", "abc", "--k", "2") == 75
 
 
 def test_json_is_all_that_is_printed(pool: Pool, capsys: pytest.CaptureFixture[str]) -> None:

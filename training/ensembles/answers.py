@@ -49,6 +49,11 @@ class Said:
         plain, tta = zip(*rows, strict=True)
         return cls(np.stack(plain), None if tta[0] is None else np.stack(tta))
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all of it can be averaged."""
+        return all(np.isfinite(one).all() for one in (self.plain, self.tta) if one is not None)
+
     def part(self, chosen: Sequence[int]) -> Said:
         """To some of the images."""
         index = np.asarray(chosen, dtype=np.int64)
@@ -90,10 +95,10 @@ class _Interview:
         missing = [content for content in dict.fromkeys(contents) if content not in known]
         if missing:
             self._ask(missing, known)
-        rows = [known[content] for content in contents]
-        if not all(np.isfinite(plain).all() for plain, _ in rows):
+        said = Said.of([known[content] for content in contents])
+        if not said.is_finite:
             raise BadDataError(f"{self.member.label}: its points are not finite; leave it out")
-        return Said.of(rows)
+        return said
 
     def _ask(self, missing: Sequence[Content], known: dict[Content, Row]) -> None:
         """Adds to ``known`` what the model says, and keeps it; also as far as it came before a stop."""

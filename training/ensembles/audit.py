@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from training.ensembles.members import EnsembleMember
-from training.leaks.find import Leaks, find_leaks
+from training.leaks.find import KINDS, Leaks, find_leaks
 from training.leaks.members import Member
 
 TRAIN, VAL = "train", "val"
@@ -62,11 +62,15 @@ class Contamination:
 
     def _counts(self) -> list[str]:
         width = max(map(len, self.names))
-        n = len(self.examined)
-        return [
-            f"  {name:<{width}}  " + ("unknown" if leaks is None else f"{len(leaks.tainted):>5} of {n}")
-            for name, leaks in zip(self.names, self.by_member, strict=True)
-        ]
+        return [f"  {name:<{width}}  {_count(leaks)}" for name, leaks in zip(self.names, self.by_member, strict=True)]
+
+
+def _count(leaks: Leaks | None) -> str:
+    """How many of the images, and by what they were known again."""
+    if leaks is None:
+        return "unknown"
+    kinds = ", ".join(f"{KINDS[kind]} {len(found)}" for kind, found in leaks.found.items() if found)
+    return f"{len(leaks.tainted):>5} of {len(leaks.members)}" + (f" ({kinds})" if kinds else "")
 
 
 def contamination(members: Sequence[EnsembleMember], examined: Sequence[Member], split: str) -> Contamination:

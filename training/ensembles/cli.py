@@ -39,9 +39,7 @@ Clahe = Annotated[
 ]
 ClaheClip = Annotated[float | None, typer.Option("--clahe-clip", help="Likewise.")]
 ClaheTile = Annotated[int | None, typer.Option("--clahe-tile", help="Likewise.")]
-SplitSeed = Annotated[
-    int | None, typer.Option("--split-seed", min=0, help="Evaluate this split, if not the first run's own.")
-]
+SplitSeed = Annotated[int | None, typer.Option("--split-seed", help="Evaluate this split, if not the first run's own.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else.")]
 Name = Annotated[str | None, typer.Option("--name", help="What the result is called.")]
 
@@ -129,7 +127,8 @@ def sweep(
                 tta=tta,
                 split_seed=split_seed,
                 claims=_claims(clahe, clahe_clip, clahe_tile),
-                name=name or "sweep",
+                called="sweep",
+                name=name,
             ),
             sizes=_sizes(sizes),
             data=data,

@@ -13,6 +13,7 @@ from backend.errors import ConfigError, UsageError
 from training.yaml_core import read_any_yaml
 
 CLAIMS = {"clahe": bool, "clahe_clip": float, "clahe_tile": int}
+SPLIT_SEEDS = 2**32  # as many as there are
 _KINDS = {"name": str, "tta": bool, "split_seed": int, **CLAIMS}
 _KEYS = ("models", "members", "weights", *_KINDS)
 _WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
@@ -27,7 +28,7 @@ class Spec:
     """
 
     members: tuple[str, ...]
-    name: str = "ensemble"
+    name: str
     weights: tuple[float, ...] | None = None  # None: all alike
     tta: bool | None = None  # None: where mirror pairs are known
     split_seed: int | None = None  # None: the first member's split
@@ -38,6 +39,8 @@ class Spec:
             raise UsageError(f"an ensemble has two members or more, not {len(self.members)}; name more runs")
         if not self.name.strip():
             raise UsageError("the name of the result is empty")
+        if self.split_seed is not None and not 0 <= self.split_seed < SPLIT_SEEDS:
+            raise UsageError(f"split seed {self.split_seed}: expected 0 or more and less than {SPLIT_SEEDS}")
         if self.weights is not None:
             _check_weights(self.weights, len(self.members))
 
@@ -49,8 +52,10 @@ def _check_weights(weights: Sequence[float], members: int) -> None:
         raise UsageError(f"weights {', '.join(f'{one:g}' for one in weights)}: expected 0 or more, not all of them 0")
 
 
-def make_spec(runs: Sequence[str], config: Path | None, **given: Any) -> Spec:
+def make_spec(runs: Sequence[str], config: Path | None, called: str = "ensemble", **given: Any) -> Spec:
     """The members ``runs``, or those of the file ``config``; what else is ``given`` (None: is not) stands over it.
+
+    ``called`` is its name where nothing names it.
 
     Raises:
         UsageError: both name members, or they make no ensemble.
@@ -61,7 +66,7 @@ def make_spec(runs: Sequence[str], config: Path | None, **given: Any) -> Spec:
     found: dict[str, Any] = read_spec(config) if config is not None else {"members": tuple(runs)}
     said = {key: value for key, value in given.items() if value is not None}
     claims = {**found.get("claims", {}), **said.pop("claims", {})}
-    return Spec(**{**found, **said, "claims": claims})
+    return Spec(**{"name": called, **found, **said, "claims": claims})
 
 
 def read_spec(path: Path) -> dict[str, Any]:

@@ -117,9 +117,9 @@ def _notes(told: Mapping[str, Any], way: str, sign: str) -> list[str]:
         f"{name} {one['mean']:.2f}{sign} ({one['count']})" for name, one in found["per_category"].items()
     )
     return [
-        f"Together {HEADS[way]}, at 224: {_mean(found, sign)}; {spread}.",
+        f"Together {HEADS[way]}, px at 224: {_mean(found, sign)}; {spread}.",
         f"Points found: {rates}.",
-        f"By class (images): {classes}.",
+        f"By class, px at 224 (images): {classes}.",
         _WORDS,
     ]
 
