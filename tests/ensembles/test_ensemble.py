@@ -82,7 +82,9 @@ def test_contamination_is_counted_and_the_clean_rest_is_the_headline(
     assert told["not_independent"]["images"] == len(test)
     out = capsys.readouterr().out
     assert f"{len(tainted)} of the {len(test)} images of test of {pool.run('a').name} are CONTAMINATED" in out
-    assert f"{len(tainted):>5} of {len(test)} (the same item {len(tainted)}, identical content {len(tainted)})" in out
+    kinds = f"the same item {len(tainted)}, identical content {len(tainted)}"
+    assert f"  {len(tainted)} of {len(test)}  {pool.run('d').name} ({kinds})\n" in out
+    assert f"  0 of {len(test)}  {pool.run('a').name}\n" in out
     assert f"warning: {len(test) - len(tainted)} image" in out
     marked = out[out.index("NOT INDEPENDENT (*)") :]
     numbers = [
