@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from training.cli import main
+from training.samples.landmarks import make_landmark_sample
 from training.samples.radar import make_radar_sample
 from training.tasks import TASKS, Places, task_class
 
@@ -41,6 +42,7 @@ SHORT: dict[str, list[str]] = {
 # Small samples of the tasks whose built-in one takes long to make and to prepare.
 SMALL: dict[str, Callable[[Path], None]] = {
     "convlstm": lambda folder: make_radar_sample(folder, events=12, frames=8),
+    "landmarks": lambda folder: make_landmark_sample(folder, images=48, size=96),
 }
 ALL_TASKS = sorted({*TASKS, "tiny"})
 
