@@ -90,6 +90,13 @@ def test_the_flat_file_is_the_defaults(tmp_path: Path) -> None:
     assert config_hash(of_file) == config_hash(own)
 
 
+def test_a_flat_file_without_the_first_phase(tmp_path: Path) -> None:
+    path = tmp_path / "one_phase.json"
+    path.write_text(json.dumps(BASE | {"phase1_epochs": 0}))
+    config = load_config("landmarks", preset_or_file=str(path)).config
+    assert config_hash(config) == config_hash(load_config("landmarks", sets=["frozen.epochs=0"]).config)
+
+
 @pytest.mark.parametrize(
     "sets",
     [
