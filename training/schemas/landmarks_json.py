@@ -100,8 +100,6 @@ def _head(deep: Any) -> Any:
 def _counts(key: str, content: Mapping[str, Any]) -> bool:
     if key in _OF_PHASE_1:
         return content.get("phase1_epochs") != 0
-    if key in _OF_PHASE_1 and content.get("phase1_epochs") == 0:
-        return False
     if key not in _NEEDS:
         return True
     other, wanted = _NEEDS[key]
