@@ -56,7 +56,6 @@ _NEEDS = {  # old key -> the old key and values without which it does nothing, t
     "symmetry_weight": ("loss", ("combined",)),
 }
 _OF_PHASE_1 = ("phase1_lr", "phase1_patience")
-_OF_PHASE_1 = ("phase1_lr", "phase1_patience")
 _ABSENT = {"clahe": True, "loss": "wing"}  # what holds here where the file says nothing
 
 
