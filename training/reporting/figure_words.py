@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from training.reporting.run_folder import RunFolder
@@ -22,23 +23,31 @@ def title_of(name: str) -> str:
 def describe(run: RunFolder, name: str) -> str:
     """The figure in words, with its numbers where the run has them."""
     if name == "curves":
-        return f"{title_of(name)}. {_losses(run)}".strip()
+        return " ".join([f"{title_of(name)}.", *_courses(run)])
     split = name.removeprefix("skill_")
     verdict = verdict_of(run.evaluations[split]) if split in run.evaluations else None
     return f"{title_of(name)}. {verdict.sentence if verdict else ''}".strip()
 
 
-def _losses(run: RunFolder) -> str:
-    points = [(v["step"], v["metrics"].get("val/loss")) for v in run.validations]
-    finite = [(step, loss) for step, loss in points if _finite(loss)]
-    if not finite:
-        return ""
-    low = min(finite, key=lambda point: point[1])
-    (first, began), (last, ended) = finite[0], finite[-1]
-    return (
-        f"The validation loss begins at {significant(began)} (step {first}), is lowest at {significant(low[1])} (step "
-        f"{low[0]}) and ends at {significant(ended)} (step {last})."
-    )
+def _courses(run: RunFolder) -> Iterator[str]:
+    """How the validation loss went, and what the best checkpoint is chosen by where that is something else."""
+    yield from _course(run, "val/loss", "The validation loss", "lowest")
+    chosen = run.config.get("selection") or {}
+    if chosen.get("metric") not in (None, "val/loss"):
+        way = "highest" if chosen.get("mode") == "max" else "lowest"
+        yield from _course(run, chosen["metric"], f"{chosen['metric']}, by which the best checkpoint is chosen,", way)
+
+
+def _course(run: RunFolder, metric: str, name: str, way: str) -> Iterator[str]:
+    points = [(v["step"], v["metrics"].get(metric)) for v in run.validations]
+    finite = [(step, value) for step, value in points if _finite(value)]
+    if finite:
+        best = (max if way == "highest" else min)(finite, key=lambda point: point[1])
+        (first, began), (last, ended) = finite[0], finite[-1]
+        yield (
+            f"{name} begins at {significant(began)} (step {first}), is {way} at {significant(best[1])} (step "
+            f"{best[0]}) and ends at {significant(ended)} (step {last})."
+        )
 
 
 def _finite(value: Any) -> bool:
