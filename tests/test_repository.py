@@ -276,6 +276,17 @@ def test_make_asks_for_a_run_where_one_is_needed() -> None:
     assert 'evaluate "2026" --split test' in " ".join(make("evaluate", "RUN=2026", "ARGS=--split test").split())
 
 
+def test_make_takes_the_members_of_an_ensemble() -> None:
+    def command(*words: str) -> str:
+        return " ".join(make(*words).split("train_worker.py ")[-1].split())
+
+    assert command("ensemble", "RUNS=a b", "ARGS=--weights 2,1") == "ensemble a b --weights 2,1"
+    assert command("ensemble", "CONFIG=ensembles/best.json") == 'ensemble --config "ensembles/best.json"'
+    assert command("sweep", "RUNS=a b", "DATA=x y", "ARGS=--k 2 --detach") == 'sweep a b --data "x y" --k 2 --detach'
+    assert "sweep needs RUNS=" in make("sweep")
+    assert command("train", "TASK=landmarks", "ARGS=--seeds 1,2") == 'train --task "landmarks" --seeds 1,2'
+
+
 def test_in_the_image_make_uses_the_images_python() -> None:
     said = make("train", TRAIN_WORKER_IMAGE="1")
     assert "exec python training/train_worker.py" in said
@@ -283,7 +294,7 @@ def test_in_the_image_make_uses_the_images_python() -> None:
 
 
 def test_make_takes_common_words_from_its_command_line_alone() -> None:
-    said = make("train", DATA="x", CONFIG="y", RUN="z", ARGS="--w", TASK="convlstm")
+    said = make("train", DATA="x", CONFIG="y", RUN="z", RUNS="v", ARGS="--w", TASK="convlstm")
     assert said.split("train_worker.py ")[1].split() == ["train", "--task", '"convlstm"']
 
 

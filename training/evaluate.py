@@ -37,7 +37,7 @@ from training.reporting.progress import Progress
 from training.requests import EvaluateRequest, PrepareRequest
 from training.rescoring import rescored
 from training.run import Run, find_runs, is_imported, resolve_run
-from training.run_data import with_data_of
+from training.run_data import check_data_there, with_data_of
 from training.settle import settle
 from training.subject import Subject
 from training.tasks.protocol import Batch, ItemSource, Prepared
@@ -136,7 +136,7 @@ class _Evaluation:
         else:
             subject = Subject.of_artifact(open_artifact(model_of(run, Path(name))))
         prepare = with_data_of(run, _as_trained(run, request))
-        _check_data_there(run, prepare, request.data)
+        check_data_there(run, prepare, request.data)
         loaded, source = settle(prepare, os.environ)
         own = parse(type(loaded.config), subject.config, subject.origin)
         config = with_neutral_of(own, loaded.config)  # whatever stands around it now
@@ -317,13 +317,6 @@ def _as_trained(run: Run, request: EvaluateRequest) -> PrepareRequest:
         output=request.output,
         datasets=request.datasets,
     )
-
-
-def _check_data_there(run: Run, prepare: PrepareRequest, named: str | None) -> None:
-    """Refuse to look for the run's own dataset where it is not any more, in words that fit."""
-    gone = named is None and prepare.data not in (None, "sample") and not Path(str(prepare.data)).is_dir()
-    if gone:
-        raise BadDataError(f"{run.run_id}: its dataset is not at {prepare.data} any more; name it with --data FOLDER")
 
 
 def _check_fits(work: Work, subject: Subject, prepared: Prepared, split: str) -> None:

@@ -64,7 +64,8 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(
     assert whole
     for micro in (1, 2):
         for key, gradient in gradients(task, model, batch, micro).items():
-            torch.testing.assert_close(gradient, whole[key], rtol=1e-4, atol=1e-6)
+            rounding = 1e-6 + 1e-5 * float(whole[key].abs().max())
+            torch.testing.assert_close(gradient, whole[key], rtol=1e-4, atol=rounding)
 
 
 @pytest.mark.parametrize("name", ALL_TASKS)
