@@ -158,6 +158,21 @@ def test_a_configuration_is_held_against_the_checkpoints(tmp_path: Path, capsys:
     assert metrics(run, "val") == before
 
 
+def test_scores_need_no_sound_config_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of another version, damaged or lost: the checkpoint knows its settings."""
+    assert train(tmp_path, "tiny", sets=ONE_STEP) == 0
+    run = run_of(tmp_path, "tiny")
+    before = metrics(run, "val")
+    for content in ("training: {momentum: 1}", "training: [", None):
+        (run / "config.yaml").unlink()
+        if content is not None:
+            (run / "config.yaml").write_text(content)
+        assert evaluate(tmp_path, run.name) == 0
+        assert "the checkpoint's own settings are used instead" in capsys.readouterr().err
+        assert metrics(run, "val") == before
+        (run / "config.yaml").touch()
+
+
 def test_a_checkpoint_of_another_version_is_told() -> None:
     config = task_class("tiny").config_type(task="tiny").model_dump(mode="json")
     config["training"]["momentum_of_old"] = 3

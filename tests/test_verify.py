@@ -91,6 +91,14 @@ def test_other_settings_data_and_members(tmp_path: Path, run: Path) -> None:
     assert {"dataset", "split"} == failed(tmp_path, run)
 
 
+@pytest.mark.parametrize("content", ["training: {epochs: 4, momentum: 1}", "training: [", None])
+def test_settings_that_cannot_be_read(content: str | None, tmp_path: Path, run: Path) -> None:
+    (run / "config.yaml").unlink()
+    if content is not None:
+        (run / "config.yaml").write_text(content)
+    assert failed(tmp_path, run) == {"configuration"}
+
+
 def test_a_published_file_that_is_gone_or_changed(tmp_path: Path, run: Path) -> None:
     (run / "best_model.pth").write_bytes(b"other")
     assert failed(tmp_path, run) == {"best_model.pth"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +15,19 @@ import typer
 from torch import nn
 
 from backend.artifact import best_checkpoint, open_artifact
-from backend.errors import DONE, VERIFICATION_FAILED, BadDataError, UsageError, VerificationError, WorkerError
+from backend.errors import (
+    DONE,
+    VERIFICATION_FAILED,
+    BadDataError,
+    ConfigError,
+    UsageError,
+    VerificationError,
+    WorkerError,
+)
 from training.assemble import choose_micro, rows_of
-from training.config import load_config
+from training.config import LoadedConfig, dump_yaml, load_config
 from training.config_compare import changes, mismatch_lines, parse, with_neutral_of
+from training.data.source import DataSource
 from training.engine.answers import Answers, ModelAnswers
 from training.engine.device import Precision, choose_device
 from training.engine.interruption import StopRequest
@@ -40,6 +50,7 @@ from training.run import Run, find_runs, is_imported, resolve_run
 from training.run_data import check_data_there, with_data_of
 from training.settle import settle
 from training.subject import Subject
+from training.tasks import config_class
 from training.tasks.protocol import Batch, ItemSource, Prepared
 from training.work import Work
 
@@ -137,7 +148,7 @@ class _Evaluation:
             subject = Subject.of_artifact(open_artifact(model_of(run, Path(name))))
         prepare = with_data_of(run, _as_trained(run, request))
         check_data_there(run, prepare, request.data)
-        loaded, source = settle(prepare, os.environ)
+        loaded, source = _settled(prepare, subject)
         own = parse(type(loaded.config), subject.config, subject.origin)
         config = with_neutral_of(own, loaded.config)  # whatever stands around it now
         if request.predictions is not None and not request.verify_config:
@@ -317,6 +328,20 @@ def _as_trained(run: Run, request: EvaluateRequest) -> PrepareRequest:
         output=request.output,
         datasets=request.datasets,
     )
+
+
+def _settled(prepare: PrepareRequest, subject: Subject) -> tuple[LoadedConfig, DataSource]:
+    """Settings and data as the run's config.yaml says or, where it is refused, as the checkpoint does."""
+    try:
+        return settle(prepare, os.environ)
+    except (ConfigError, UsageError) as error:
+        own = parse(config_class(prepare.task), subject.config, subject.origin)
+        with tempfile.TemporaryDirectory() as place:
+            file = Path(place) / "config.yaml"
+            file.write_text(dump_yaml(own), "utf-8")
+            found = settle(replace(prepare, config=str(file)), os.environ)  # a wrong environment is refused again
+        typer.echo(f"note: {error}; the checkpoint's own settings are used instead", err=True)
+        return found
 
 
 def _check_fits(work: Work, subject: Subject, prepared: Prepared, split: str) -> None:

@@ -15,7 +15,7 @@ import typer
 from filelock import FileLock, Timeout
 
 from backend.artifact import Artifact, DamagedCheckpointError, best_checkpoint, checkpoints, open_checkpoint, verify
-from backend.errors import DONE, VERIFICATION_FAILED, BadDataError, WorkerError
+from backend.errors import DONE, VERIFICATION_FAILED, BadDataError, ConfigError, UsageError, WorkerError
 from backend.files import sha256_of
 from training.assemble import choose_micro, rows_of
 from training.clock import now_utc
@@ -106,8 +106,12 @@ def _checks(run: Run, request: VerifyRequest, stop: StopRequest) -> Iterator[Che
             datasets=request.datasets,
         ),
     )
+    try:
+        own = load_config(wanted.task, preset_or_file=wanted.config).config  # without the environment's settings
+    except (ConfigError, UsageError) as error:
+        yield Check("configuration", ok=False, found=str(error))
+        return  # nothing can be scored by it
     loaded, source = settle(wanted, os.environ)
-    own = load_config(wanted.task, preset_or_file=wanted.config).config  # without the environment's settings
     yield _same("configuration", run.metadata.get("config_hash"), config_hash(own))
     work = Work.of(wanted, replace(loaded, config=with_neutral_of(own, loaded.config)), source, stop)
     work.be_quiet()

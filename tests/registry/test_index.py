@@ -144,6 +144,16 @@ def test_of_very_many_metrics_the_headlines_are_kept(tmp_path: Path) -> None:
     assert kept["best_val_metric"] == 0.2
 
 
+def test_headlines_that_a_task_names_are_kept(tmp_path: Path) -> None:
+    points = {f"val/L{number}_px_224": 0.1 for number in range(70)}
+    shown = {"val/error_px_224": 0.2, "val/loss": 0.3, "val/loss_wing": 0.3, "val/L7_px_224": 0.1}
+    goal = {"goals": {"val/L7_px_224": "<1"}}
+    run = make_run(tmp_path, A, task="landmarks", metrics={**points, **shown}, config=goal)
+    path = run / "evaluations/val/metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "record": {"headlines": ["error_px_224"]}}))
+    assert registry_of(tmp_path).register(run)["metrics"].keys() == {*shown, "best_val_metric"}
+
+
 # --- places ---------------------------------------------------------------------------------------------------------
 
 

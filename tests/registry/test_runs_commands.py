@@ -202,6 +202,16 @@ def test_compare_warns_of_what_does_not_compare(runs: Run, output: Path) -> None
     assert "built-in sample" not in err
 
 
+def test_compare_of_two_tasks_shows_the_settings_that_both_have(runs: Run, output: Path) -> None:
+    other = "20261126_000000_points"
+    make_run(output, other, task="landmarks", config={"training": {"learning_rate": 7}, "model": {"head": "deep"}})
+    code, out, _ = runs("compare", A, other)
+    rows = {words[0]: words[1:] for line in out.splitlines() if (words := line.split())}
+    assert (code, rows["training.learning_rate"]) == (0, ["0.1", "7"])
+    assert "model.head" not in rows and "training.patience" not in rows
+    assert "different tasks: settings that only one of them has are left out" in out
+
+
 def test_compare_takes_two_runs_and_known_metrics(runs: Run) -> None:
     assert runs("compare", A)[0] == errors.USAGE
     assert "two different runs" in runs("compare", A, A[:-1])[2]

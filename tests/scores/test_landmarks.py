@@ -139,6 +139,9 @@ class TestScores:
     def test_what_is_switched_off_is_absent(self) -> None:
         scores = scored({**made(), "tta": None}, bootstrap=0)
         assert not [name for name in (*scores.compute(), *scores.names()) if "tta" in name or name.endswith("_low")]
+        headlines = scores.record()["headlines"]
+        assert "error_px_224" in headlines and set(headlines) <= {*scores.names()}
+        assert not {f"{stem}_px_224" for stem in scores.point_stems} & {*headlines}
         layout = layout_of(scores.record())
         assert layout is not None
         assert not [name for name in layout.metrics() if "tta" in name or name.endswith("_low")]

@@ -56,7 +56,7 @@ def compare(entries: Sequence[Entry], metrics: Sequence[str] = (), *, every_metr
     return Comparison(
         runs=_columns(entries),
         facts=[*((name, [entry[name] for entry in entries]) for name in _FACTS), *_origins(entries)],
-        settings=all_without_secrets(_differences([_settings(Path(entry["folder"])) for entry in entries])),
+        settings=all_without_secrets(_differing_settings(entries)),
         metrics=[(name, [one.get(name) for one in found]) for name in shown],
         notes=_notes(entries, shown),
     )
@@ -87,6 +87,16 @@ def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return flat
 
 
+def _differing_settings(entries: Sequence[Entry]) -> list[Row]:
+    """Settings that differ; between tasks only those that both have, since the others differ anyway."""
+    settings = [_settings(Path(entry["folder"])) for entry in entries]
+    of_task: dict[str, set[str]] = {}
+    for entry, one in zip(entries, settings, strict=True):
+        of_task.setdefault(entry["task"], set()).update(one)
+    shared = set.intersection(*of_task.values()) - {"task"} if len(of_task) > 1 else None
+    return [row for row in _differences(settings) if shared is None or row[0] in shared]
+
+
 def _differences(settings: Sequence[Mapping[str, Any]]) -> list[Row]:
     keys = dict.fromkeys(key for one in settings for key in one)
     rows = [(key, [one.get(key) for one in settings]) for key in keys]
@@ -101,7 +111,7 @@ def _differences(settings: Sequence[Mapping[str, Any]]) -> list[Row]:
 def _notes(entries: Sequence[Entry], metrics: Sequence[str]) -> list[str]:
     notes = []
     if len({entry["task"] for entry in entries}) > 1:
-        notes.append("these runs are of different tasks")
+        notes.append("these runs are of different tasks: settings that only one of them has are left out")
     elif len(datasets_of(entries)) > 1:
         notes.append("these runs were scored on different datasets or splits, so their numbers do not compare")
     if len({entry["task"] for entry in entries}) == 1 and any(len(losses_of(entries, name)) > 1 for name in metrics):

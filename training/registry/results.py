@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -29,7 +29,7 @@ def results_of(run: RunFolder) -> tuple[dict[str, Any], dict[str, float]]:
         best = best_validation(run, metric, mode)
         selection, found = of_validation(metric, mode, best) if best else (_chosen_by(metric, mode), {})
         return selection, {**found, **metrics}
-    metrics = headlines(_numbers(evaluation["metrics"], "val/"), wanted) | metrics
+    metrics = headlines(_numbers(evaluation["metrics"], "val/"), wanted, _named_headlines(evaluation)) | metrics
     step = re.search(r"(\d+)$", str(evaluation.get("checkpoint")))
     counts = {"step": int(step[1]) if step else None, "n": evaluation.get("n"), "of": evaluation.get("n")}
     return {**_chosen_by(metric, mode), "value": metrics.get(metric or ""), **counts}, metrics
@@ -73,18 +73,32 @@ def loss_hash(config: Mapping[str, Any]) -> str | None:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def headlines(metrics: Mapping[str, float], wanted: set[str]) -> dict[str, float]:
-    """``metrics`` or, of very many, those that are no variant of another, and the ``wanted`` ones.
+def _named_headlines(evaluation: Mapping[str, Any]) -> set[str]:
+    """The scores that the task itself calls the headlines, by `Scores.record`; none where it leaves that to names."""
+    names = mapping(evaluation.get("record")).get("headlines")
+    return {f"val/{name}" for name in names} if isinstance(names, list) else set()
 
-    ``csi_30_lead_7`` and ``persistence_csi_30`` are variants of ``csi_30``; the parts of the loss are none.
+
+def headlines(metrics: Mapping[str, float], wanted: set[str], named: Collection[str] = ()) -> dict[str, float]:
+    """``metrics`` or, of very many, the losses, those ``named`` by the task and the ``wanted`` ones.
+
+    Where the task names none: those that are no variant of another. ``csi_30_lead_7`` and ``persistence_csi_30`` are
+    variants of ``csi_30``; the parts of the loss are none.
     """
     if len(metrics) <= MANY_METRICS:
         return dict(metrics)
+    if named:
+        kept = {*named, *wanted}
+        return {name: value for name, value in metrics.items() if name in kept or _is_loss(name)}
     return {
         name: value
         for name, value in metrics.items()
         if name in wanted or not any(other in metrics for other in _without_words(name))
     }
+
+
+def _is_loss(name: str) -> bool:
+    return name.partition("/")[2].split("_")[0] == "loss"
 
 
 def _twins(tested: Mapping[str, float], wanted: set[str]) -> dict[str, float]:

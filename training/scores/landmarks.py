@@ -203,6 +203,14 @@ class LandmarkScores:
             ways |= {f"error_px_{scale}_{end}": None for scale in SCALES for end in ("low", "high")}
         return ways
 
+    def _headlines(self) -> list[str]:
+        """What lists of runs show: all points on both scales and each class, but no single point."""
+        overall = [
+            name for name, way in self._plain_names().items() if way is not None and not name.startswith("image_")
+        ]
+        averaged = [f"{TTA}error_px_{scale}" for scale in SCALES if TTA in self.prefixes]
+        return [*overall, *averaged, *(f"{stem}_px_{SCALES[0]}" for stem in self.class_stems)]
+
     def record(self) -> dict[str, Any]:
         """Scale, counts of images by class, landmarks, definitions and layout."""
         images = self._images()
@@ -223,6 +231,7 @@ class LandmarkScores:
             "tta": TTA in self.prefixes,
             "bootstrap": {"resamplings": self.bootstrap, "seed": _SEED, "level": 0.95},
             "not_finite": broken,
+            "headlines": self._headlines(),
         }
         record["definitions"] = landmark_definitions(record)
         return {**record, "layout": landmark_layout(record).to_json()}

@@ -115,7 +115,8 @@ class Scores(Protocol):
         """What stands beside the numbers: counts, scale, sample count, definitions. JSON types only.
 
         ``definitions`` maps names to sentences. ``layout`` is a `training.scores.layout.Layout` as JSON: the tables
-        that reports show, and the baseline that the model is held against.
+        that reports show, and the baseline that the model is held against. ``headlines`` names the scores that lists of
+        runs show where there are very many.
         """
         ...
 
