@@ -78,13 +78,7 @@ def _told(
         "name": request.spec.name,
         "time": now_utc(),
         "is_sample": data.work.source.is_sample,
-        "images": {
-            "split": request.split,
-            "of": data.described(request.split),
-            "n": len(found.examined),
-            "clean": len(found.clean),
-            "contaminated": len(found.tainted),
-        },
+        "images": {"split": request.split, "of": data.described(request.split), **_counts(found)},
         "ensemble_info": _info(members, scored),
         "audit": [None if leaks is None else leaks.to_json() for leaks in found.by_member],
     }
@@ -95,6 +89,10 @@ def _told(
     if request.split in (TEST, ALL):
         told |= look_at(request.output, data.images(TEST).contents)
     return told
+
+
+def _counts(found: Contamination) -> dict[str, int]:
+    return {"n": len(found.examined), "clean": len(found.clean), "contaminated": len(found.tainted)}
 
 
 def _info(members: Sequence[EnsembleMember], scored: Scored) -> dict[str, Any]:
