@@ -159,7 +159,7 @@ def test_members_of_other_splits_are_counted(place: Path, capsys: pytest.Capture
     (line,) = [
         line.split() for line in out.splitlines() if "by_json" in line and " of " in line and "asking" not in line
     ]
-    assert [int(line[1]), int(line[3])] == [len(learned.intersection(test)), len(test)]
+    assert [int(line[0]), int(line[2])] == [len(learned.intersection(test)), len(test)]
 
 
 def test_old_weights_with_their_split(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

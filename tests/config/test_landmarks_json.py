@@ -114,3 +114,8 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         load(tmp_path, {"seed": 1, "save_dir": "x", "rotatoin": 1})
     assert "save_dir" in str(refused.value)
     assert "did you mean rotation?" in str(refused.value)
+
+
+def test_a_first_phase_of_no_epochs_leaves_the_rest_of_it_out(tmp_path: Path) -> None:
+    config = load(tmp_path, {"phase1_epochs": 0, "phase1_lr": 0.002, "phase1_patience": 4})
+    assert config_hash(config) == config_hash(load(tmp_path, {"phase1_epochs": 0}))

@@ -82,7 +82,9 @@ def test_contamination_is_counted_and_the_clean_rest_is_the_headline(
     assert told["not_independent"]["images"] == len(test)
     out = capsys.readouterr().out
     assert f"{len(tainted)} of the {len(test)} images of test of {pool.run('a').name} are CONTAMINATED" in out
-    assert f"{len(tainted):>5} of {len(test)} (the same item {len(tainted)}, identical content {len(tainted)})" in out
+    kinds = f"the same item {len(tainted)}, identical content {len(tainted)}"
+    assert f"  {len(tainted)} of {len(test)}  {pool.run('d').name} ({kinds})\n" in out
+    assert f"  0 of {len(test)}  {pool.run('a').name}\n" in out
     assert f"warning: {len(test) - len(tainted)} image" in out
     marked = out[out.index("NOT INDEPENDENT (*)") :]
     numbers = [
@@ -173,13 +175,15 @@ def test_members_are_asked_once(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> 
     assert pool.result()["mean"] == first["mean"]
     assert pool.call("ensemble", "ab", "--split", "val") == 0
     assert sum(asked) == 26  # val alone: test is known
-    (kept,) = (pool.run("a") / "points").iterdir()
-    content, asked[:] = bytearray(kept.read_bytes()), []
+    mine, other = (next((pool.run(name) / "points").iterdir()) for name in "ab")
+    content, asked[:] = bytearray(mine.read_bytes()), []
     content[-3] ^= 1
-    kept.write_bytes(content)
-    shutil.copy(next((pool.run("a") / "points").iterdir()), next((pool.run("b") / "points").iterdir()))
+    mine.write_bytes(content)
     assert pool.call("ensemble", "ab") == 0
-    assert sum(asked) == 20  # a damaged file and another's are worth nothing
+    assert sum(asked) == 10  # a damaged file is worth nothing
+    shutil.copy(mine, other)
+    assert pool.call("ensemble", "ab") == 0
+    assert sum(asked) == 20  # nor is another model's
     assert pool.result()["mean"] == first["mean"]
 
 

@@ -102,6 +102,17 @@ def test_weights_of_a_file_are_refused(pool: Pool, capsys: pytest.CaptureFixture
     assert "weigh their members alike" in capsys.readouterr().err
 
 
+def test_looks_at_test_are_counted(pool: Pool, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pool.call("ensemble", "ab", "--split", "val") == 0
+    assert "looks" not in pool.result()
+    assert pool.call("ensemble", "ab") == 0
+    assert pool.call("ensemble", "ac", "--split-seed", "4", "--allow-leaks") == 0
+    assert pool.result()["looks"] == 1  # other images
+    assert pool.call("sweep", "abc", "--k", "2") == 0
+    assert pool.result()["looks"] == 2
+    assert "look 2 at these test images" in capsys.readouterr().out
+
+
 def test_the_name_is_the_files(pool: Pool) -> None:
     file = pool.place / "x.yaml"
     file.write_text(f"models: [{', '.join(pool.ids('ab'))}]\nname: mine\n")

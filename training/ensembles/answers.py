@@ -32,6 +32,7 @@ from training.tasks.protocol import Batch, Outputs, Task
 
 FOLDER = "points"
 FORMAT = "1"
+_MOST_LETTERS = 24  # of a run's name, so that it stands beside a bar
 Points = NDArray[np.float32]
 Row = tuple[Points, Points | None]  # what is said to one image: plain [P, 2], and the mean with its mirror image's
 
@@ -117,7 +118,7 @@ class _Interview:
     def _bench(self, model: nn.Module) -> Bench:
         data, run, device = self.data, self.member.run, self.precision.device
         micro = planned_micro(known_micro(run, device), self.task, model, device, self.precision)
-        what = f"asking {self.member.label}"
+        what = f"asking {str(run.metadata['run_name'])[:_MOST_LETTERS]}"
         return Bench(
             run=run,
             task=self.task,

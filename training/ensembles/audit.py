@@ -61,16 +61,21 @@ class Contamination:
         )
 
     def _counts(self) -> list[str]:
-        width = max(map(len, self.names))
-        return [f"  {name:<{width}}  {_count(leaks)}" for name, leaks in zip(self.names, self.by_member, strict=True)]
+        counts = [_count(leaks) for leaks in self.by_member]
+        width = max(map(len, counts))
+        named = zip(counts, self.names, self.by_member, strict=True)
+        return [f"  {count:>{width}}  {name}{_kinds(leaks)}" for count, name, leaks in named]
 
 
 def _count(leaks: Leaks | None) -> str:
-    """How many of the images, and by what they were known again."""
-    if leaks is None:
-        return "unknown"
-    kinds = ", ".join(f"{KINDS[kind]} {len(found)}" for kind, found in leaks.found.items() if found)
-    return f"{len(leaks.tainted):>5} of {len(leaks.members)}" + (f" ({kinds})" if kinds else "")
+    return "unknown" if leaks is None else f"{len(leaks.tainted)} of {len(leaks.members)}"
+
+
+def _kinds(leaks: Leaks | None) -> str:
+    """By what images were known again."""
+    found = {} if leaks is None else leaks.found
+    kinds = ", ".join(f"{KINDS[kind]} {len(known)}" for kind, known in found.items() if known)
+    return f" ({kinds})" if kinds else ""
 
 
 def contamination(members: Sequence[EnsembleMember], examined: Sequence[Member], split: str) -> Contamination:

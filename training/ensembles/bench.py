@@ -189,7 +189,7 @@ def _asked_for_both(member: EnsembleMember, around: Any) -> Any:
 
 def _say_about(first: EnsembleMember, work: Work, prepared: Prepared, split_seed: int | None) -> None:
     if work.source.is_sample:
-        work.log.say("note: this is the built-in sample, made-up data: these numbers say nothing about real images")
+        work.log.say("note: the built-in sample, made-up data: these numbers say nothing about real images")
     trained_on = first.run.metadata.get("dataset", {}).get("fingerprint")
     if split_seed is None and trained_on is not None and trained_on != prepared.fingerprint:
         work.log.say(

@@ -13,16 +13,17 @@ from training.clock import now_utc
 from training.engine.interruption import StopRequest
 from training.ensembles.answers import ask_all
 from training.ensembles.audit import Contamination, contamination
-from training.ensembles.bench import DataBench
-from training.ensembles.kept import RESULT, as_json, check_out, keep
+from training.ensembles.bench import ALL, DataBench
+from training.ensembles.kept import RESULT, as_json, check_out, keep, look_at
 from training.ensembles.members import EnsembleMember, open_members
 from training.ensembles.scored import TTA, Scored
-from training.ensembles.told import counted, part_of, wrapped
+from training.ensembles.told import counted, looks_line, part_of, say_all
 from training.heartbeat import beat
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
 from training.requests import EnsembleRequest
 
+TEST = "test"
 MARK = "NOT INDEPENDENT"
 
 
@@ -42,8 +43,7 @@ def ensemble(request: EnsembleRequest) -> int:
         data = DataBench.open(members[0], request, stop, log, display)
         images = data.images(request.split)
         found = contamination(members, images.members, request.split)
-        for line in found.lines(data.described(request.split)):
-            log.say(wrapped(line) if log.console.is_terminal else line)
+        say_all(log, found.lines(data.described(request.split)))
         _check_clean(found, request)
         said = ask_all(members, images.contents, data)
         scored = Scored.of(members, images, said, data, request.spec)
@@ -78,13 +78,7 @@ def _told(
         "name": request.spec.name,
         "time": now_utc(),
         "is_sample": data.work.source.is_sample,
-        "images": {
-            "split": request.split,
-            "of": data.described(request.split),
-            "n": len(found.examined),
-            "clean": len(found.clean),
-            "contaminated": len(found.tainted),
-        },
+        "images": {"split": request.split, "of": data.described(request.split), **_counts(found)},
         "ensemble_info": _info(members, scored),
         "audit": [None if leaks is None else leaks.to_json() for leaks in found.by_member],
     }
@@ -92,7 +86,13 @@ def _told(
         told |= {**headline(clean, scored.ways[-1]), "clean": clean}
     if len(found.clean) < len(found.examined):
         told["not_independent"] = scored.to_json()
+    if request.split in (TEST, ALL):
+        told |= look_at(request.output, data.images(TEST).contents)
     return told
+
+
+def _counts(found: Contamination) -> dict[str, int]:
+    return {"n": len(found.examined), "clean": len(found.clean), "contaminated": len(found.tainted)}
 
 
 def _info(members: Sequence[EnsembleMember], scored: Scored) -> dict[str, Any]:
@@ -144,4 +144,4 @@ def _text(told: Mapping[str, Any], ways: Sequence[str]) -> str:
         why = f"{rest} of them contaminated" if images["contaminated"] else "and nobody knows which are clean"
         title = f"{MARK} (*): all {counted(images['n'])} of {what}, {why}. No number here measures new images"
         parts.append(part_of(told["not_independent"], ways, title, marked=True))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts) + f"\n{looks_line(told)}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -14,6 +15,8 @@ import typer
 
 from backend.errors import UsageError
 from backend.files import writable_folder, write_atomic
+from training.ensembles.bench import Content
+from training.files import digest, read_json
 from training.registry.folders import has_runs_name
 
 FOLDER = "ensembles"
@@ -47,6 +50,22 @@ def keep(output: Path, name: str, files: Mapping[str, str]) -> Path | None:
     except OSError as error:
         typer.echo(f"note: nothing is kept under {output / FOLDER} ({error.strerror})", err=True)
         return None
+
+
+def look_at(output: Path, test: Sequence[Content]) -> dict[str, Any]:
+    """Which test images a result is about, and how often results that are kept under ``output`` were: this one too.
+
+    Whoever looks often enough finds a combination that suits these images.
+    """
+    images = digest(sorted(map(list, test)))
+    before = [_test_images(path) for path in (output / FOLDER).glob(f"*/{RESULT}")].count(images)
+    return {"test_images": images, "looks": before + 1}
+
+
+def _test_images(result: Path) -> Any:
+    with suppress(UsageError):  # what cannot be read counts for nothing
+        return read_json(result).get("test_images")
+    return None
 
 
 def as_json(told: Mapping[str, Any]) -> str:

@@ -24,10 +24,11 @@ from training.ensembles.audit import contamination
 from training.ensembles.bench import DataBench, Images
 from training.ensembles.combine import all_combinations, combination_errors, count_combinations, mean_errors, worth
 from training.ensembles.ensemble import headline
-from training.ensembles.kept import RESULT, as_json, check_out, keep
+from training.ensembles.kept import RESULT, as_json, check_out, keep, look_at
 from training.ensembles.members import EnsembleMember, open_members
 from training.ensembles.scored import Scored, predictions_of, rounded, ways_of
 from training.ensembles.sweep_told import LISTING, listing, text_of
+from training.ensembles.told import say_all
 from training.heartbeat import beat
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
@@ -127,7 +128,7 @@ def sweep(request: SweepRequest) -> int:
         val, test = (_clean_images(pool, data, split) for split in ("val", "test"))
         search = _search(request, pool, _Side(val, ask_all(pool, val.contents, data)), data)
         scored = _reported(search, test, data)
-    _publish(search, scored)
+    _publish(search, scored, data)
     return DONE
 
 
@@ -147,8 +148,7 @@ def _clean_images(pool: Sequence[EnsembleMember], data: DataBench, split: str) -
     """Those of a split that no model has learned from. Raises VerificationError where there are none."""
     images = data.images(split)
     found = contamination(pool, images.members, split)
-    for line in found.lines(data.described(split)):
-        data.log.say(line)
+    say_all(data.log, found.lines(data.described(split)))
     if not found.clean:
         purpose = "choose by" if split == "val" else "report"
         raise VerificationError(
@@ -177,13 +177,14 @@ def _reported(search: _Search, test: Images, data: DataBench) -> Scored:
     return Scored.of(members, test, said, data, replace(search.request.spec, members=tuple(m.named for m in members)))
 
 
-def _publish(search: _Search, scored: Scored) -> None:
+def _publish(search: _Search, scored: Scored, data: DataBench) -> None:
     """Keep everything, write `--out`, and show it."""
     request = search.request
     clean = scored.to_json()
     told = {
         **search.told(),
         "reported_on": {"split": "test", "images": len(scored.images)},
+        **look_at(request.output, data.images("test").contents),
         **headline(clean, search.way),
         "clean": clean,
     }

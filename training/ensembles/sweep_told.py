@@ -11,7 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from training.ensembles.told import HEADS, as_text, counted, part_of, short_names, warning_of_few, wrapped
+from training.ensembles.told import HEADS, as_text, counted, looks_line, part_of, short_names, warning_of_few, wrapped
 
 LISTING = "combinations.txt"
 _SHOWN = 5
@@ -37,7 +37,7 @@ def text_of(told: Mapping[str, Any], ways: Sequence[str], lines: str) -> str:
         "\n".join(_best(told, lines)),
         part_of(told["clean"], ways, title),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts) + f"\n{looks_line(told)}"
 
 
 def _pool(told: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import re
 import shutil
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from training.ensembles.scored import PLAIN, TTA
+from training.reporting.log import RunLog
 from training.scores.landmarks import SCALES
 
 FEW = 10  # images; fewer say little, whatever the interval
@@ -41,6 +42,19 @@ def counted(count: int, what: str = "image") -> str:
 def wrapped(text: str, indent: str = "  ") -> str:
     """``text`` in lines that fit, the later ones indented."""
     return textwrap.fill(text, wide(), subsequent_indent=indent, break_on_hyphens=False)
+
+
+def say_all(log: RunLog, lines: Iterable[str]) -> None:
+    """Each of ``lines``, wrapped where people read them; files keep a line a line."""
+    for line in lines:
+        log.say(wrapped(line) if log.console.is_terminal else line)
+
+
+def looks_line(told: Mapping[str, Any]) -> str:
+    """How often these test images were looked at; nothing where they were not."""
+    if "looks" not in told:
+        return ""
+    return f"look {told['looks']} at these test images by the ensembles and sweeps that are kept here\n"
 
 
 def short_names(names: Sequence[str]) -> list[str]:
