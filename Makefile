@@ -1,16 +1,18 @@
 # One command each; `make help` lists them. On a host they use .venv, which `make setup` makes; in the image
 # (TRAIN_WORKER_IMAGE=1) the image's own Python.
 #
-#   TASK= DATA= CONFIG= RUN= ARGS=    become --task, --data, --config, the run, and whatever else the worker takes.
+#   TASK= DATA= CONFIG= RUN= RUNS= ARGS=    become --task, --data, --config, the run or runs, and whatever else the
+#                     worker takes.
 #   make docker-…                     the same in containers (docs/container.md).
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train fetch prepare doctor evaluate audit predict report runs test crash test-container check lock clean \
+.PHONY: help setup setup-dev train fetch prepare doctor evaluate audit predict ensemble sweep report runs \
+        test crash test-container check lock clean \
         bench-data bench-loop bench-gpu docker-build docker-train docker-dev docker-run docker-shell
 
 # Words so common that others use them too: only what stands on make's own command line counts.
-$(foreach word,DATA CONFIG RUN ARGS,$(if $(filter environment,$(origin $(word))),$(eval $(word) :=)))
+$(foreach word,DATA CONFIG RUN RUNS ARGS,$(if $(filter environment,$(origin $(word))),$(eval $(word) :=)))
 
 VENV := .venv
 ifeq ($(TRAIN_WORKER_IMAGE),1)
@@ -27,6 +29,8 @@ WORKER = exec $(PY) training/train_worker.py
 HAVING = $(if $($(1)),$(2) "$($(1))")
 CHOICE = $(call HAVING,TASK,--task) $(call HAVING,DATA,--data) $(call HAVING,CONFIG,--config)
 CHOSEN_RUN = $(if $(RUN),"$(RUN)") $(call HAVING,TASK,--task) $(call HAVING,DATA,--data)
+MEMBERS = $(RUNS) $(call HAVING,DATA,--data) $(call HAVING,CONFIG,--config)
+NEED_RUNS = $(if $(RUNS)$(CONFIG),,$(error $@ needs RUNS="<run> <run> …", or CONFIG=<file that names them>))
 NEED_RUN = $(if $(RUN),,$(error $@ needs RUN=<id, its unique beginning, or a folder>))
 
 TORCH_LOCK := training/requirements.torch.txt
@@ -40,7 +44,7 @@ CODE := backend training tests tools $(wildcard benchmarks)
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  TASK=convlstm  DATA=folder|sample  CONFIG=preset|file  RUN=run  ARGS='--set training.epochs=10 …'"
+	@echo "  TASK=convlstm  DATA=folder|sample  CONFIG=preset|file  RUN=run  RUNS='run run …'  ARGS='--set training.epochs=10 …'"
 
 setup: $(READY) ## Make .venv with everything that training needs (several minutes and 6 GB of disk, once)
 
@@ -63,7 +67,7 @@ $(VENV)/.ready-dev: $(TORCH_LOCK) $(TRAIN_LOCK) $(DEV_LOCK) | $(VENV)/bin/python
 	$(PY) -m pip install --quiet --require-hashes -r $(TORCH_LOCK) -r $(TRAIN_LOCK) -r $(DEV_LOCK)
 	@touch $(VENV)/.ready $@
 
-train: $(READY) ## Prepare, train, evaluate, report: TASK= DATA= CONFIG= (RUN= continues that run)
+train: $(READY) ## Prepare, train, evaluate, report: TASK= DATA= CONFIG= (RUN= continues that run; ARGS="--seeds 1,2,3 --detach")
 	@$(WORKER) train $(CHOICE) $(call HAVING,RUN,--resume) $(ARGS)
 
 fetch: $(READY) ## Download and unpack the dataset: CONFIG= (ARGS="--set data.manifest=FILE" or "--drive-id ID")
@@ -83,6 +87,12 @@ audit: $(READY) ## Look for leaks inside a run's split: RUN= (ARGS=<another run>
 
 predict: $(READY) ## Apply a run's best weights: RUN= DATA=<folder of raw files> ARGS="--out folder"
 	@$(NEED_RUN)$(WORKER) predict "$(RUN)" $(if $(DATA),"$(DATA)") $(ARGS)
+
+ensemble: $(READY) ## Average landmark models on images new to all: RUNS="A B C" or CONFIG=FILE (ARGS="--split val")
+	@$(NEED_RUNS)$(WORKER) ensemble $(MEMBERS) $(ARGS)
+
+sweep: $(READY) ## Choose the best combination of landmark models on val: RUNS= or CONFIG= (ARGS="--k 4 --detach")
+	@$(NEED_RUNS)$(WORKER) sweep $(MEMBERS) $(ARGS)
 
 report: $(READY) ## Write a run's report and model card anew, and the list of runs: RUN= (without it, of all runs)
 	@$(WORKER) report $(if $(RUN),"$(RUN)",--all) $(ARGS)

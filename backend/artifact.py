@@ -65,14 +65,16 @@ def checkpoints(root: Path) -> list[Path]:
     return sorted(filter(is_checkpoint, root.glob(f"{STEP_PREFIX}*")), key=step_of)
 
 
-def verify(folder: Path) -> None:
-    """Check every file of a checkpoint against its manifest.
+def verify(folder: Path, only: str | None = None) -> None:
+    """Check every file of a checkpoint, or ``only`` one, against its manifest.
 
     Raises:
         DamagedCheckpointError: with the file and what is wrong with it.
         DiskError: a file cannot be read.
     """
     for name, (size, digest) in _manifest(folder).items():
+        if only not in (None, name):
+            continue
         path = folder / name
         if not path.is_file():
             raise DamagedCheckpointError(f"{path}: missing; the checkpoint is damaged")
@@ -137,8 +139,37 @@ def open_checkpoint(folder: Path) -> Artifact:
     """
     verify(folder)
     state = read_state(folder)
-    name = "ema.safetensors" if state["weights"] == "ema" else "model.safetensors"
-    return Artifact(folder, state, load_file(folder / name))
+    return Artifact(folder, state, load_file(folder / _weights_file(state)))
+
+
+def _weights_file(state: dict[str, Any]) -> str:
+    return "ema.safetensors" if state["weights"] == "ema" else "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a checkpoint is, told without reading its weights."""
+
+    state: dict[str, Any]
+    checkpoint_id: str  # sha256 of its manifest, and so of all its content
+    weights_id: str  # sha256 of the file with the weights to use
+
+
+def read_identity(folder: Path) -> Identity:
+    """Verify and read the state of a checkpoint; its weights are left to `open_checkpoint`.
+
+    Raises:
+        DamagedCheckpointError: the state is not what was written, or there is no manifest.
+        BadDataError: it was written by another version.
+        DiskError: a file cannot be read.
+    """
+    verify(folder, STATE)
+    state = read_state(folder)
+    name = _weights_file(state)
+    files = _manifest(folder)
+    if name not in files:
+        raise DamagedCheckpointError(f"{folder / MANIFEST}: lists no {name}, so the checkpoint is incomplete")
+    return Identity(state, sha256_of(folder / MANIFEST), files[name][1])
 
 
 def best_checkpoint(run: Path) -> Path:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from training.cli import main
-from training.tasks import TASKS, Places
+from training.samples.landmarks import make_landmark_sample
+from training.samples.radar import make_radar_sample
+from training.tasks import TASKS, Places, task_class
 
 TINY = Places("tests.tiny_task:TinyTask", "tests.tiny_task:TinyConfig")
 SHORT: dict[str, list[str]] = {
@@ -33,6 +39,11 @@ SHORT: dict[str, list[str]] = {
         "data.prepare_workers=1",
     ],
 }
+# Small samples of the tasks whose built-in one takes long to make and to prepare.
+SMALL: dict[str, Callable[[Path], None]] = {
+    "convlstm": lambda folder: make_radar_sample(folder, events=12, frames=8),
+    "landmarks": lambda folder: make_landmark_sample(folder, images=48, size=96),
+}
 ALL_TASKS = sorted({*TASKS, "tiny"})
 
 
@@ -47,8 +58,27 @@ def train(place: Path, task: str, *words: str, sets: tuple[str, ...] = (), data:
     return main(["train", "--task", task, *places(place), "--data", data, *all_sets, *words])
 
 
+@cache
+def _samples() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="samples-")
+
+
+@cache
+def small_sample(task: str) -> Path:
+    """A small dataset in the task's file format, made once for all tests; not to be changed."""
+    folder = Path(_samples().name) / task
+    folder.mkdir()
+    SMALL.get(task, task_class(task).make_sample)(folder)
+    return folder
+
+
 def places(place: Path) -> list[str]:
-    """The two folders' flags."""
+    """The two folders' flags. The built-in sample is a small one there, unless something is in its way."""
+    samples = place / "datasets" / ".samples"
+    for task in SMALL:
+        with suppress(OSError):
+            samples.mkdir(parents=True, exist_ok=True)
+            (samples / task).symlink_to(small_sample(task), target_is_directory=True)
     return ["--output", str(place / "out"), "--datasets", str(place / "datasets")]
 
 

@@ -16,8 +16,9 @@ import xarray as xr
 
 from backend.artifact import open_artifact
 from tests.data.conftest import CADENCE, START, write_event, write_volume
-from tests.runs import SHORT, places, run_of, train
+from tests.runs import SHORT, SMALL, places, run_of, train
 from training.cli import main
+from training.tasks.convlstm import ConvLSTMTask
 
 ALIKE = (*SHORT["convlstm"], "training.max_steps=1", "data.downsample_size=[8, 8]", "data.stride=2")
 ODD_TIME = START + 86400 + 3 * CADENCE
@@ -233,7 +234,8 @@ def test_a_cache_that_cannot_be_written(data: Path, tmp_path: Path, refusal: Ref
     assert "data.cache_dir" in line
 
 
-def test_the_sample_is_made_where_it_can_be(tmp_path: Path) -> None:
+def test_the_sample_is_made_where_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ConvLSTMTask, "make_sample", SMALL["convlstm"])
     (tmp_path / "file").write_text("in the way")
     sets = [word for text in ALIKE for word in ("--set", text)]
     for datasets in ("/proc/nothing", str(tmp_path / "file")):

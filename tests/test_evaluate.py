@@ -55,6 +55,35 @@ def test_kept_predictions_give_the_same_scores_without_the_model(
     assert metrics(run, "test") == pytest.approx(before, rel=1e-6)
 
 
+def test_kept_predictions_are_scored_by_other_settings_of_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path, "convlstm", sets=ONE_STEP) == 0
+    run = run_of(tmp_path, "convlstm")
+    assert evaluate(tmp_path, run.name, "--keep-predictions") == 0
+    kept, before = str(run / "evaluations/val/predictions"), metrics(run, "val")
+    assert evaluate(tmp_path, "--predictions", kept, "--set", "evaluation.thresholds_dbz=[20, 25]") == 0
+    (folder,) = (run / "evaluations").glob("val-set-*")
+    found = read_json(folder / "metrics.json")
+    assert found["changed"] == {"evaluation.thresholds_dbz": [[20.0, 30.0, 35.0, 40.0, 45.0, 50.0], [20.0, 25.0]]}
+    assert "val/persistence_csi_25" in found["metrics"]
+    assert "val/persistence_csi_30" not in found["metrics"]
+    assert found["metrics"]["val/persistence_csi_20"] == before["val/persistence_csi_20"]
+    assert found["metrics"]["val/loss"] == pytest.approx(before["val/loss"], rel=1e-6)
+    assert metrics(run, "val") == before  # the headline stays
+    capsys.readouterr()
+    for setting, words in (
+        ("training.seed=1", "only how they are scored can change"),
+        ("loss.ssim_weight=0.1", "only how they are scored can change"),
+        ("evaluation.max_samples=1", "not evaluation.every_epochs, evaluation.max_samples"),
+        ("evaluation.thresholds_dbz=20", "evaluation.thresholds_dbz is 20"),
+        ("evaluation.thresholds=[20]", "did you mean evaluation.thresholds_dbz?"),
+    ):
+        assert evaluate(tmp_path, "--predictions", kept, "--set", setting) == 78
+        assert words in capsys.readouterr().err
+    assert evaluate(tmp_path, run.name, "--set", "evaluation.thresholds_dbz=[20]") == 2
+
+
 def test_predictions_about_something_else_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path, "tiny", sets=ONE_STEP) == 0
     run = run_of(tmp_path, "tiny")

@@ -119,3 +119,20 @@ def test_the_data_must_be_named(
 ) -> None:
     assert main(["import", str(old), "--task", "tiny", *places(tmp_path / "place")]) == 65
     assert "--data FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("old", ["tiny"], indirect=True)
+def test_a_split_that_is_known_is_looked_at_for_leaks(
+    old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "place"
+    assert import_(place, "tiny", old, "--split-known") == 0
+    assert "unknown: the seed, the settings of training\n" in capsys.readouterr().out
+    run, made = run_of(place, "tiny"), run_of(tmp_path / "made", "tiny")
+    assert read_json(run / "split.json") == read_json(made / "split.json")
+    told = read_yaml(run / "metadata.yaml")["imported"]
+    assert told["split_told"] is True
+    assert told["unknown"] == ["the seed", "the settings of training"]
+    assert main(["evaluate", run.name, "--split", "test", *places(place)]) == 0
+    assert "nobody knows" not in capsys.readouterr().out
+    assert main(["audit", run.name, "--output", str(place / "out")]) == 0

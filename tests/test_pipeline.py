@@ -10,7 +10,7 @@ import torch
 
 from backend.artifact import open_artifact
 from backend.weights import read_state_dict
-from tests.runs import ALL_TASKS, places, register_tiny, run_of, train
+from tests.runs import ALL_TASKS, SHORT, places, register_tiny, run_of, train
 from training.cli import main
 from training.files import read_json_lines
 from training.run import Run
@@ -231,13 +231,13 @@ def test_evaluate_counts_the_looks_at_test(task: str, tmp_path: Path, capsys: py
 
 def test_prepare_prunes_the_other_caches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def prepare(size: str, *words: str) -> list[str]:
-        sets = ["data.levels=max", f"data.downsample_size={size}", "data.prepare_workers=1"]
+        sets = [*SHORT["convlstm"], "data.levels=max", f"data.downsample_size={size}"]
         asked = [word for text in sets for word in ("--set", text)]
         assert main(["prepare", *places(tmp_path), "--data", "sample", "--config", "sample", *asked, *words]) == 0
         caches = (tmp_path / "datasets/.prepared/convlstm").iterdir()
         return sorted(path.name for path in caches if not path.name.startswith("."))
 
-    (first,) = prepare("[16, 16]")
+    (first,) = prepare("[64, 64]")
     both = prepare("[8, 8]")
     assert len(both) == 2
     assert "freed" not in capsys.readouterr().out

@@ -16,7 +16,7 @@ import pytest
 
 from backend import errors
 from training.config_keys import keys_of
-from training.tasks import DEFAULT_TASK, config_class
+from training.tasks import TASKS, config_class
 
 ROOT = Path(__file__).parent.parent
 LOCKS = {name: ROOT / "training" / f"requirements.{name}.txt" for name in ("train", "torch", "trackers", "dev")}
@@ -204,14 +204,17 @@ def test_dead_links_are_found(tmp_path: Path) -> None:
 
 
 def test_settings_named_in_the_documentation_exist() -> None:
-    keys = keys_of(config_class(DEFAULT_TASK))
-    named = re.compile(r"\b(?:data|model|loss|training|selection|evaluation)\.[a-z_]+(?:\.[a-z_]+)*(?!\w|/|\()")
+    """Of some task: a page may speak of several."""
+    tasks = [keys_of(config_class(task)) for task in TASKS]
+    known = {path for keys in tasks for path in (*keys.leaves, *keys.sections)}
+    heads = "|".join(sorted({path.partition(".")[0] for path in known if "." in path}))
+    named = re.compile(rf"\b(?:{heads})\.[a-z_]+(?:\.[a-z_]+)*(?!\w|/|\()")
     files = {"py", "yaml", "md", "jsonl", "api", "cli", "config", "engine", "losses", "schema", "safetensors"}
     wrong = [
         (page.name, path)
         for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
         for path in named.findall(page.read_text("utf-8"))
-        if path not in keys.leaves and path not in keys.sections and path.rpartition(".")[2] not in files
+        if path not in known and path.rpartition(".")[2] not in files
     ]
     assert wrong == []
 
@@ -273,6 +276,17 @@ def test_make_asks_for_a_run_where_one_is_needed() -> None:
     assert 'evaluate "2026" --split test' in " ".join(make("evaluate", "RUN=2026", "ARGS=--split test").split())
 
 
+def test_make_takes_the_members_of_an_ensemble() -> None:
+    def command(*words: str) -> str:
+        return " ".join(make(*words).split("train_worker.py ")[-1].split())
+
+    assert command("ensemble", "RUNS=a b", "ARGS=--weights 2,1") == "ensemble a b --weights 2,1"
+    assert command("ensemble", "CONFIG=ensembles/best.json") == 'ensemble --config "ensembles/best.json"'
+    assert command("sweep", "RUNS=a b", "DATA=x y", "ARGS=--k 2 --detach") == 'sweep a b --data "x y" --k 2 --detach'
+    assert "sweep needs RUNS=" in make("sweep")
+    assert command("train", "TASK=landmarks", "ARGS=--seeds 1,2") == 'train --task "landmarks" --seeds 1,2'
+
+
 def test_in_the_image_make_uses_the_images_python() -> None:
     said = make("train", TRAIN_WORKER_IMAGE="1")
     assert "exec python training/train_worker.py" in said
@@ -280,7 +294,7 @@ def test_in_the_image_make_uses_the_images_python() -> None:
 
 
 def test_make_takes_common_words_from_its_command_line_alone() -> None:
-    said = make("train", DATA="x", CONFIG="y", RUN="z", ARGS="--w", TASK="convlstm")
+    said = make("train", DATA="x", CONFIG="y", RUN="z", RUNS="v", ARGS="--w", TASK="convlstm")
     assert said.split("train_worker.py ")[1].split() == ["train", "--task", '"convlstm"']
 
 

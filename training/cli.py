@@ -113,6 +113,7 @@ def train(
 ) -> int:
     """Prepare the data, train, evaluate and report. The same command continues what was interrupted."""
     from training.config import name_of_task
+    from training.seeds import requests_by_seed, train_each
 
     if detach:
         return _detached(context, output)
@@ -134,18 +135,14 @@ def train(
         on_finish=on_finish.value,
         argv=tuple(map(without_secrets, context.obj or ())),
     )
-    if print_config:
-        typer.echo(_resolved(request), nl=False)
-        return DONE
-    if dry_run:
-        from training.dry_run import dry_run as plan
-
-        plan(request)
-        return DONE
-    if seeds is not None:
-        from training.seeds import parse_seeds, train_seeds
-
-        return train_seeds(request, parse_seeds(seeds))
+    wanted = None if seeds is None else requests_by_seed(request, seeds)
+    if print_config or dry_run:
+        one = wanted[0] if wanted else request
+        if wanted:
+            typer.echo(f"# of seed {one.seed}; --seeds {seeds}: the others differ in training.seed and the run's name")
+        return _shown(one, print_config)
+    if wanted is not None:
+        return train_each(wanted)
     from training import pipeline
 
     return pipeline.train(request)
@@ -272,7 +269,7 @@ def evaluate(
     """Score the best weights of one run or more: metrics as JSON and as a table, kept in the run's folder."""
     from training.evaluate import evaluate as score
 
-    if (config or sets or strict) and not verify_config:
+    if (config or strict or (sets and predictions is None)) and not verify_config:
         raise typer.BadParameter("--config, --set and --strict are about --verify-config: add it")
     return score(
         EvaluateRequest(
@@ -380,7 +377,18 @@ def report(
 def _detached(context: typer.Context, output: Path) -> int:
     from training.detach import detach
 
-    detach(context.obj or (), output)
+    return detach(context.obj or (), output)
+    return DONE
+
+
+def _shown(request: TrainRequest, print_config: bool) -> int:
+    """What would be trained, its settings alone or all of it."""
+    if print_config:
+        typer.echo(_resolved(request), nl=False)
+        return DONE
+    from training.dry_run import dry_run
+
+    dry_run(request)
     return DONE
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,7 @@ __all__ = [
     "name_of_task",
     "nearest_key",
     "preset_names",
+    "with_sets",
 ]
 
 
@@ -107,6 +108,19 @@ def load_config(
     ]
     overrides = {path: values[path] for path in now.origins if path in user_set}
     return LoadedConfig(config, user_set, preset, tuple(notes), overrides)
+
+
+def with_sets(config: RunConfig, sets: Iterable[str]) -> RunConfig:
+    """``config`` with ``--set key=value`` on top of it. Raises ConfigError with a line for each thing that is wrong."""
+    schema = type(config)
+    keys = keys_of(schema)
+    now = sets_layer(sets, keys)
+    values = {**flat_values(config), **now.values}
+    wrong = _wrong_values(schema, values, now.origins, config.task) | secret_settings(now.values, now.origins)
+    idle = _idle_set(keys, values, now.origins, wrong)
+    if problems := [*now.problems, *wrong.values(), *idle.values()]:
+        raise ConfigError(_told(problems))
+    return schema.model_validate_json(json.dumps(nested(values)))
 
 
 def name_of_task(flag: str | None, preset_or_file: str | None = None) -> str:

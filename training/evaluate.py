@@ -26,12 +26,13 @@ from backend.errors import (
 )
 from training.assemble import choose_micro, rows_of
 from training.config import LoadedConfig, dump_yaml, load_config
-from training.config_compare import mismatch_lines, parse, with_neutral_of
+from training.config_compare import changes, mismatch_lines, parse, with_neutral_of
 from training.data.source import DataSource
 from training.engine.answers import Answers, ModelAnswers
 from training.engine.device import Precision, choose_device
 from training.engine.interruption import StopRequest
 from training.evaluation import Bench, keep
+from training.files import digest
 from training.goals import judge
 from training.heartbeat import beat
 from training.leaks.find import Leaks, find_leaks
@@ -44,8 +45,9 @@ from training.publish import model_of
 from training.registry.hook import register_run
 from training.reporting.progress import Progress
 from training.requests import EvaluateRequest, PrepareRequest
+from training.rescoring import rescored
 from training.run import Run, find_runs, is_imported, resolve_run
-from training.run_data import with_data_of
+from training.run_data import check_data_there, with_data_of
 from training.settle import settle
 from training.subject import Subject
 from training.tasks import config_class
@@ -135,6 +137,7 @@ class _Evaluation:
     target: Run
     subject: Subject
     work: Work
+    changed: dict[str, list[Any]]  # settings by which kept predictions are scored now: key -> [the model's, this one]
 
     @classmethod
     def of(cls, request: EvaluateRequest, name: str, stop: StopRequest) -> _Evaluation:
@@ -144,14 +147,17 @@ class _Evaluation:
         else:
             subject = Subject.of_artifact(open_artifact(model_of(run, Path(name))))
         prepare = with_data_of(run, _as_trained(run, request))
-        _check_data_there(run, prepare, request.data)
+        check_data_there(run, prepare, request.data)
         loaded, source = _settled(prepare, subject)
         own = parse(type(loaded.config), subject.config, subject.origin)
-        loaded = replace(loaded, config=with_neutral_of(own, loaded.config))  # whatever stands around it now
+        config = with_neutral_of(own, loaded.config)  # whatever stands around it now
+        if request.predictions is not None and not request.verify_config:
+            config = rescored(config, request.sets)
+        loaded = replace(loaded, config=config)
         work = Work.of(prepare, loaded, source, stop)
         if request.as_json:
             work.be_quiet()
-        return cls(request, run, subject, work)
+        return cls(request, run, subject, work, changes(with_neutral_of(own, config), config))
 
     def run(self) -> _Evaluated:
         """Score, keep, show."""
@@ -160,10 +166,12 @@ class _Evaluation:
         with run.locked(), Progress(work.log) as work.display:
             prepared = work.prepare()
             _check_fits(work, self.subject, prepared, split)
-            place = _place(run, split, self.subject, prepared)
+            place = _place(run, split, self.subject, prepared, self.changed)
             if place != split:
-                work.log.say(f"note: not the run's own dataset and best checkpoint: kept apart in evaluations/{place}")
-            result = self._score(prepared, place, {"config_mismatch": mismatch} if mismatch else {})
+                what = "dataset, best checkpoint and settings"
+                work.log.say(f"note: not all of the run's own {what}: kept apart in evaluations/{place}")
+            notes = {"config_mismatch": mismatch, "changed": self.changed}
+            result = self._score(prepared, place, {name: note for name, note in notes.items() if note})
             run.event("evaluated", split=split, place=place, looks=result["looks"])
             register_run(run.folder, self.request.output, work.log.say)
             _renew_report(run, work)
@@ -336,13 +344,6 @@ def _settled(prepare: PrepareRequest, subject: Subject) -> tuple[LoadedConfig, D
         return found
 
 
-def _check_data_there(run: Run, prepare: PrepareRequest, named: str | None) -> None:
-    """Refuse to look for the run's own dataset where it is not any more, in words that fit."""
-    gone = named is None and prepare.data not in (None, "sample") and not Path(str(prepare.data)).is_dir()
-    if gone:
-        raise BadDataError(f"{run.run_id}: its dataset is not at {prepare.data} any more; name it with --data FOLDER")
-
-
 def _check_fits(work: Work, subject: Subject, prepared: Prepared, split: str) -> None:
     if split not in prepared.splits or not len(prepared.splits[split]):
         raise BadDataError(f"the {split} split holds no {work.task.item_word}")
@@ -354,13 +355,15 @@ def _check_fits(work: Work, subject: Subject, prepared: Prepared, split: str) ->
         )
 
 
-def _place(run: Run, split: str, subject: Subject, prepared: Prepared) -> str:
+def _place(run: Run, split: str, subject: Subject, prepared: Prepared, changed: dict[str, list[Any]]) -> str:
     """Where the result is kept: under the split's name if it is the run's headline, else under one of its own."""
     place = split
     if prepared.fingerprint != run.metadata.get("dataset", {}).get("fingerprint"):
         place += f"-{prepared.fingerprint[:8]}"
     if subject.checkpoint != _best(run, subject):
         place += f"-{subject.checkpoint}"
+    if changed:
+        place += f"-set-{digest([changed])[:8]}"
     return place
 
 

@@ -12,7 +12,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from backend.errors import BadDataError, ConfigError, DivergedError, InterruptedRunError, UsageError, WorkerError
+from backend.errors import (
+    DONE,
+    BadDataError,
+    ConfigError,
+    DivergedError,
+    InterruptedRunError,
+    UsageError,
+    WorkerError,
+)
 from backend.files import write_atomic
 from training.config import LoadedConfig, config_hash, dump_yaml
 from training.config_compare import from_preset
@@ -37,7 +45,17 @@ from training.work import OtherDatasetError, Work
 
 
 def train(request: TrainRequest) -> int:
-    """Prepare, train, evaluate, report; or continue the same run where it was left.
+    """Prepare, train, evaluate, report; or continue the same run where it was left. The exit code.
+
+    Raises:
+        WorkerError: with the exit code that says whether running again helps.
+    """
+    trained_run(request)
+    return DONE
+
+
+def trained_run(request: TrainRequest) -> Run:
+    """The same; the run that it is about, which is finished now.
 
     Raises:
         WorkerError: with the exit code that says whether running again helps.
@@ -48,7 +66,7 @@ def train(request: TrainRequest) -> int:
             if _unchanged(run, work):
                 _say_finished(run, work)
                 machine.keep(run)
-                return 0
+                return run
             run = None
         work.warnings = preflight(job_of(work.task, request, work.source, run.folder if run else None))
         run = run or _new_run(request, work)
@@ -60,14 +78,14 @@ def train(request: TrainRequest) -> int:
             return _train_on_other_data(request, work, machine, other.fingerprint)
 
 
-def _train_on_other_data(request: TrainRequest, work: Work, machine: RentedMachine, fingerprint: str) -> int:
+def _train_on_other_data(request: TrainRequest, work: Work, machine: RentedMachine, fingerprint: str) -> Run:
     """The dataset changed since the run that was found: the run that began on it as it is now, or a new one."""
     log = work.log = RunLog(None)
     run = run_about(request, work.loaded, fingerprint)
     if run is not None and run.metadata.get("state") == "finished":
         _say_finished(run, work)
         machine.keep(run)
-        return 0
+        return run
     which = run.run_id if run is not None else "a new run"
     log.say(f"the dataset is not the one that this run was started on; {which} is about it")
     return _train_run(run or _new_run(request, work), work, machine)
@@ -173,7 +191,7 @@ def _unchanged(run: Run, work: Work) -> bool:
     return prepared.fingerprint == run.metadata.get("dataset", {}).get("fingerprint")
 
 
-def _train_run(run: Run, work: Work, machine: RentedMachine) -> int:
+def _train_run(run: Run, work: Work, machine: RentedMachine) -> Run:
     run = machine.own_place(run, work.log.say)
     with _listed(work), run.locked():
         log = work.log = RunLog(run.path("train.log"))
@@ -184,7 +202,7 @@ def _train_run(run: Run, work: Work, machine: RentedMachine) -> int:
                 run_stages(run, work)
         finally:
             register_run(run.folder, work.request.output, log.say)
-    return 0
+    return run
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -23,12 +24,14 @@ from backend.files import write_atomic
 from training.clock import now_utc
 from training.files import JsonLines, read_json, read_json_lines, write_json
 from training.metadata_shape import what_is_wrong
-from training.registry.lock import at_work
+from training.registry.lock import LOCK, at_work
 from training.yaml_core import read_yaml, write_yaml
 
 UNFINISHED = ("running", "interrupted", "failed", "diverged")
 IMPORTED = "imported"  # the state of a run that only holds weights of another program
 METADATA = "metadata.yaml"
+_NEW = ".new-"
+_NEW_FOR_SECONDS = 60.0  # between its making and its lock; both take milliseconds
 
 
 class Run:
@@ -54,7 +57,7 @@ class Run:
         Raises:
             ConfigError: another worker holds it.
         """
-        lock = FileLock(self.path(".lock"))
+        lock = FileLock(self.path(LOCK))
         try:
             lock.acquire(timeout=0.5, poll_interval=0.02)  # a look at whether it is held holds it for an instant
         except Timeout as error:
@@ -113,6 +116,7 @@ def create_run(output: Path, task: str, run_name: str, config_yaml: str, metadat
     parent = output / task
     try:
         parent.mkdir(parents=True, exist_ok=True)
+        _sweep(parent)
         with _building(parent) as building:
             write_atomic(building / "config.yaml", config_yaml)
             return _publish(building, parent, run_name, metadata)
@@ -126,12 +130,21 @@ def create_run(output: Path, task: str, run_name: str, config_yaml: str, metadat
 @contextmanager
 def _building(parent: Path) -> Iterator[Path]:
     """A new folder that nobody else has, not even a process with this one's number in another container."""
-    building = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+    building = Path(tempfile.mkdtemp(prefix=_NEW, dir=parent))
     try:
         building.chmod(0o755)  # mkdtemp's are for their owner alone
-        yield building
+        with FileLock(building / LOCK):  # says that somebody is at it
+            yield building
     finally:
         shutil.rmtree(building, ignore_errors=True)  # where it did not get its name
+
+
+def _sweep(parent: Path) -> None:
+    """Delete what killed starts left: a folder that has no run's name yet, that nobody holds and that is no new one."""
+    for building in parent.glob(f"{_NEW}*"):
+        with suppress(OSError):
+            if time.time() - building.stat().st_mtime > _NEW_FOR_SECONDS and not at_work(str(building)):
+                shutil.rmtree(building, ignore_errors=True)
 
 
 def _publish(building: Path, parent: Path, run_name: str, metadata: Mapping[str, Any]) -> Run:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from backend.errors import BadDataError
 from training.data.source import DataSource
 from training.fetching.fetch import expected_sha256, fetched_record, labels
 from training.requests import PrepareRequest
@@ -59,6 +60,17 @@ def with_data_of(run: Run, request: AnyRequest) -> AnyRequest:
     if "manifest" in kept and not (data and Path(data).is_dir()):
         return replace(request, drive_id=request.drive_id or kept.get("drive_id"))
     return replace(request, data=data)
+
+
+def check_data_there(run: Run, request: PrepareRequest, named: str | None) -> None:
+    """Refuse to look for the run's own dataset where it is not any more; ``named`` is what the command names instead.
+
+    Raises:
+        BadDataError: it is gone.
+    """
+    gone = named is None and request.data not in (None, "sample") and not Path(str(request.data)).is_dir()
+    if gone:
+        raise BadDataError(f"{run.run_id}: its dataset is not at {request.data} any more; name it with --data FOLDER")
 
 
 def is_away(source: DataSource) -> bool:

@@ -64,9 +64,9 @@ def as_environment(settings: Mapping[str, Any]) -> list[str]:
     return [word for key, value in settings.items() for word in ("-e", f"{names[key]}={value}")]
 
 
-def short() -> list[str]:
-    """The settings that make a training a matter of seconds, as options."""
-    return [*as_environment(dict(entry.split("=", 1) for entry in SHORT["convlstm"])), "-e", "OMP_NUM_THREADS=1"]
+def short(task: str = "convlstm") -> list[str]:
+    """The settings that make a training of ``task`` a matter of seconds, as options."""
+    return [*as_environment(dict(entry.split("=", 1) for entry in SHORT[task])), "-e", "OMP_NUM_THREADS=1"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Place:
     @property
     def run(self) -> Path:
         """The only run."""
-        (found,) = (path for path in self.output.glob("convlstm/*") if not path.name.startswith("."))
+        (found,) = (path for path in self.output.glob("*/*") if (path / "metadata.yaml").exists())
         return found
 
     def written(self) -> list[Path]:

@@ -16,6 +16,7 @@ import pytest
 from backend.artifact import checkpoints, read_state
 from tests.container.docker import CALLER, ROOT, UNMOUNTED_OK, Place, config, docker, run, short
 from training.run import read_yaml
+from training.tasks import TASKS
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(600)]
 COMPOSE = os.environ.get("DOCKER_COMPOSE", "docker-compose").split()
@@ -34,17 +35,19 @@ def assert_finished(place: Place) -> None:
     assert (place.run / "best_model.pth").is_file()
 
 
-def test_production_run_trains_the_sample_and_leaves_files_of_the_caller(image: str, place: Place) -> None:
-    done = run(image, options=[*short(), *place.volumes])
-    assert "the built-in sample, because datasets/convlstm holds nothing" in done.stdout
+@pytest.mark.parametrize("task", TASKS)
+def test_production_run_trains_the_sample_and_leaves_files_of_the_caller(image: str, place: Place, task: str) -> None:
+    options = [*short(task), "-e", f"TASK={task}", *place.volumes]
+    done = run(image, options=options)
+    assert f"the built-in sample, because datasets/{task} holds nothing" in done.stdout
     assert done.stdout.rstrip().splitlines()[-1] == f"run id: {place.run.name}"
-    assert place.run.parent.name == "convlstm"
+    assert place.run.parent.name == task
     assert_finished(place)
     assert_files_belong_to_the_caller_and_can_be_read(place)
     revision = config(image)["Labels"]["org.opencontainers.image.revision"]
     assert read_state(checkpoints(place.run / "checkpoints")[-1])["git"]["commit"] == revision
-    again = run(image, "evaluate", place.run.name[:13], "--split", "val", options=[*short(), *place.volumes])
-    assert f"look 2: /app/model_output/convlstm/{place.run.name}/evaluations/val/metrics.json" in again.stdout
+    again = run(image, "evaluate", place.run.name[:13], "--split", "val", options=options)
+    assert f"look 2: /app/model_output/{task}/{place.run.name}/evaluations/val/metrics.json" in again.stdout
 
 
 def test_development_run_uses_the_edited_code(image: str, place: Place) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,7 +55,13 @@ class Command:
     def run(self, stage: str = "none", count: int = 0) -> int:
         victim = [sys.executable, "-m", "tests.crash.victim", stage, str(count), str(self.record), "--"]
         done = subprocess.run(
-            [*victim, *self.words], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+            [*victim, *self.words],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
         )
         assert done.returncode in (0, -9), done.stderr[-3000:]
         return done.returncode

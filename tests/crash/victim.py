@@ -81,8 +81,10 @@ def arm(executioner: Executioner) -> None:
 def main() -> int:
     split = sys.argv.index("--")
     stage, count, record = sys.argv[1:split]
+    from tests.pictures import render_nothing
     from training.cli import main as worker
 
+    render_nothing()
     arm(Executioner(stage, int(count), Path(record)))
     return worker(sys.argv[split + 1 :])
 

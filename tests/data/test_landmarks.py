@@ -23,7 +23,7 @@ from training.data.landmarks import class_counts, prepare_landmarks
 from training.leaks.own import leaks_inside
 from training.schemas.landmarks import AugmentationSection, LandmarkDataSection
 
-SECTION = LandmarkDataSection(image_size=32)
+SECTION = LandmarkDataSection(image_size=64)
 NO_CHANGE = AugmentationSection(flip=0, rotation=0, brightness=0, contrast=0)
 
 
@@ -72,9 +72,10 @@ def test_items_are_the_images_and_points_of_their_members(world):
 def test_types_and_shapes_of_an_item(world):
     item = prepare(world).splits["train"].item(0, np.random.default_rng(0))
     assert {key: (value.dtype, tuple(value.shape)) for key, value in item.items()} == {
-        "image": (torch.uint8, (1, 3, 32, 32)),
+        "image": (torch.uint8, (1, 3, 64, 64)),
         "points": (torch.float32, (1, 15, 2)),
         "size": (torch.float32, (1, 2)),
+        "weight": (torch.float32, (1,)),
         "class": (torch.int64, (1,)),
     }
 
@@ -121,7 +122,7 @@ def test_what_is_said_of_the_split(world):
     assert "24 images with 15 points, 3 classes" in text and "confirmed by the labels" in text
     mean = np.mean([prepared.splits["train"].item(i, None)["points"][0].numpy() for i in range(18)], axis=0)
     np.testing.assert_allclose(prepared.facts["mean_shape"], mean, atol=1e-6)
-    assert prepared.facts["landmark_set"]["names"][0] == "L1" and prepared.facts["image_size"] == 32
+    assert prepared.facts["landmark_set"]["names"][0] == "L1" and prepared.facts["image_size"] == 64
 
 
 def test_the_same_picture_and_the_same_patient_stand_in_one_split(tmp_path):
@@ -207,7 +208,7 @@ def test_a_mended_point_makes_another_dataset_without_preparing_anew(world):
     assert not world.progress
 
 
-@pytest.mark.parametrize("change", [{"image_size": 33}, {"clahe": False}, {"clahe_clip": 3.0}, {"clahe_tile": 2}])
+@pytest.mark.parametrize("change", [{"image_size": 65}, {"clahe": False}, {"clahe_clip": 3.0}, {"clahe_tile": 2}])
 def test_each_setting_of_the_preprocessing_makes_another_cache(world, change):
     other = prepare(world, section=SECTION.model_copy(update=change))
     assert other.facts["cache"] != prepare(world).facts["cache"]
@@ -274,7 +275,7 @@ def test_fifteen_other_points_are_not_taken_for_lungs_silently(world):
 
 def test_a_glance_opens_no_image_and_is_exact_once_prepared(world):
     before = glance_at_landmarks(SECTION, world.source, world.cache, 42)
-    assert not before.exact and before.cache_bytes == 24 * 3 * 32 * 32
+    assert not before.exact and before.cache_bytes == 24 * 3 * 64 * 64
     assert before.items == {"train": 18, "val": 3, "test": 3}
     assert "24 images with 15 points, 3 classes" in before.found and "not prepared yet" in before.found
     prepared = prepare(world)

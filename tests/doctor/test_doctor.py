@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.data.conftest import START, write_event
-from tests.runs import ALL_TASKS, SHORT, places, register_tiny, run_of, train
+from tests.runs import ALL_TASKS, SHORT, places, register_tiny, run_of, small_sample, train
 from training.cli import main
 from training.doctor import checks, finding, trial, volumes
 from training.doctor.estimate import estimate
@@ -213,9 +213,7 @@ def test_preparation_is_checked_for_space(tmp_path: Path, capsys: pytest.Capture
 
 @pytest.mark.parametrize("name", ALL_TASKS)
 def test_glance_and_trial_item_tell_beforehand_what_preparation_makes(name: str, tmp_path: Path) -> None:
-    task, data, cache = made(name), tmp_path / "data", tmp_path / "cache"
-    data.mkdir()
-    type(task).make_sample(data)
+    task, data, cache = made(name), small_sample(name), tmp_path / "cache"
     before = task.glance(data, cache)
     context = PrepareContext(data, cache, 1, lambda line: None, lambda *_: None, lambda: None)
     prepared = task.prepare(context)

@@ -201,12 +201,20 @@ def test_a_run_without_metadata_is_no_run_to_work_with(tmp_path: Path) -> None:
         ("result", [1], "result is a list, expected a mapping"),
         ("git", "x", "git is a text, expected a mapping"),
         ("data", None, "data is null, expected a mapping"),
+        ("data", {"path": 3}, "data.path is a number, expected a text"),
+        ("data", {"fetched": None}, "data.fetched is null, expected a mapping"),
+        ("data", {"fetched": {"sha256": ["a"]}}, "data.fetched.sha256 is a list, expected a text"),
+        ("dataset", {"fingerprint": {}}, "dataset.fingerprint is a mapping, expected a text"),
+        ("determinism", {"asked": "yes"}, "determinism.asked is a text, expected true or false"),
+        ("usage", {"hours": True}, "usage.hours is a boolean, expected a number"),
+        ("files_sha256", {"model.init_from": 7}, "files_sha256.model.init_from is a number, expected a text"),
+        ("config_hash", 12, "config_hash is a number, expected a text"),
         ("task", None, "task is null, expected a task's name"),
         ("task", 3, "task is a number, expected a task's name"),
     ],
 )
 def test_metadata_of_wrong_types_are_one_line(tmp_path: Path, name: str, value: object, told: str) -> None:
-    run = make_run(tmp_path, A, data={})
+    run = make_run(tmp_path, A, data={"path": None, "fetched": {}}, usage={"hours": 1}, files_sha256={"a": "b"})
     assert resolve_run(tmp_path, A).folder == run
     write_yaml(run / "metadata.yaml", {**read_yaml(run / "metadata.yaml"), name: value})
     with pytest.raises(BadDataError, match=rf"{A}/metadata\.yaml: {told}; mend it"):

@@ -25,6 +25,11 @@ A, B, C = "20261125_100000_a", "20261125_110000_b", "20261125_120000_c"
 Run = Callable[..., tuple[int, str, str]]
 
 
+@pytest.fixture(autouse=True)
+def blank_pictures() -> None:
+    """Here figures are rendered."""
+
+
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     folder = tmp_path / "out"

@@ -119,6 +119,11 @@ def test_metadata_of_wrong_types_cost_the_report_their_words_alone(made: Path, t
     for name in (*GROUPS, "task", "state", "seed"):
         write_yaml(run / "metadata.yaml", {**known, name: wrong})
         assert render_report(RunFolder(run))
+    inside = {
+        name: {**value, **dict.fromkeys(value, wrong)} for name, value in known.items() if isinstance(value, dict)
+    }
+    write_yaml(run / "metadata.yaml", {**known, **inside})
+    assert render_report(RunFolder(run))
     write_yaml(run / "metadata.yaml", dict.fromkeys(known, wrong))
     assert main(["report", str(run), "--output", str(tmp_path)]) == 0
 

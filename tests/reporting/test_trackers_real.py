@@ -96,6 +96,7 @@ def test_a_push_after_the_database_was_deleted_brings_everything(tmp_path: Path)
     assert points(tmp_path, "train/loss") == [*range(1, 21)]
 
 
+@pytest.mark.slow
 @needs_mlflow
 def test_mlflow_gets_a_finished_run_and_then_what_came_after(tmp_path: Path) -> None:
     assert train(tmp_path, "tiny", sets=LOGGED) == 0

@@ -72,7 +72,7 @@ def test_shapes_vary_as_real_ones_do(sample):
 
 
 def test_it_can_be_prepared_and_its_pairs_hold(sample, tmp_path):
-    prepared = prepare_landmarks(LandmarkDataSection(image_size=32), World(sample, tmp_path).context, 42)
+    prepared = prepare_landmarks(LandmarkDataSection(image_size=64), World(sample, tmp_path).context, 42)
     assert any("confirmed by the labels" in line for line in prepared.summary)
     assert [len(prepared.splits[name]) for name in ("train", "val", "test")] == [36, 7, 5]
     assert prepared.audit["duplicates"]["images"] == 0 and not prepared.audit["not_as_asked"]

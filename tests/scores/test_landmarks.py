@@ -192,13 +192,15 @@ class TestShown:
         return {"split": "test", "metrics": metrics, "record": scores.record(), "n": 8, "item": "images"}
 
     def test_the_verdict(self) -> None:
-        verdict = verdict_of(self.evaluation(made()))
+        data = self.evaluation(made())
+        verdict = verdict_of(data)
         assert verdict is not None
         assert verdict.sentence == (
             "Beats the mean shape for all, COVID and Viral Pneumonia images; Normal images cannot be judged."
         )
         assert [(row.kind, row.count) for row in verdict.rows] == [("good", 8), ("good", 4), ("good", 4), ("none", 0)]
-        assert verdict.words(verdict.rows[0]) == "better than the mean shape"
+        error, shape = (data["metrics"][f"test/{name}error_px_224"] for name in ("", "mean_shape_"))
+        assert verdict.words(verdict.rows[0]) == f"better than the mean shape: {error:.4g} against {shape:.4g}"
         worse = verdict_of(self.evaluation(made(spread=0.5)))
         assert worse is not None
         assert worse.sentence.startswith("Does not beat the mean shape for all, COVID and Viral Pneumonia images;")

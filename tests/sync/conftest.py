@@ -11,7 +11,6 @@ import pytest
 import requests
 from fsspec.implementations.memory import MemoryFileSystem
 
-from training.sync import own_place
 from training.sync.stores import Store, open_store
 
 STAND_IN = Path(__file__).with_name("stand_in_rclone.py")
@@ -60,9 +59,3 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         MemoryFileSystem.pseudo_dirs[:] = [""]
         return open_store("memory://runs")
     return open_store(f"file://{tmp_path}/runs")
-
-
-@pytest.fixture(autouse=True)
-def prompt_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is put into these stores has arrived at once."""
-    monkeypatch.setattr(own_place, "SECONDS_TO_ARRIVE", 0.0)

@@ -17,7 +17,7 @@ from training.engine.interruption import StopRequest
 from training.run import Run, create_run, move_to_free_id
 from training.sync.push import Pusher
 from training.sync.session import Sync
-from training.sync.stores import open_store
+from training.sync.stores import StoreError, open_store
 from training.yaml_core import read_yaml, write_yaml
 
 
@@ -65,22 +65,6 @@ def test_both_runs_are_whole_in_the_store(tmp_path: Path, capsys: pytest.Capture
     assert "finished before" in capsys.readouterr().out
 
 
-def test_who_looked_before_the_others_record_arrived_moves_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
-) -> None:
-    here, there = made(tmp_path / "a"), made(tmp_path / "b")
-    place = tmp_path / "store" / "tiny" / here.run_id
-    sync = sync_of(tmp_path / "a", tmp_path / "store")
-    monkeypatch.setattr(
-        sync, "_pause", lambda seconds: write_yaml(place / "metadata.yaml", there.metadata) if place.exists() else None
-    )
-    moved = sync.own_place(here, said.append)
-    assert moved.run_id == f"{here.run_id}_2"
-    other = sync_of(tmp_path / "b", tmp_path / "store")
-    assert other.own_place(there, said.append).run_id == there.run_id
-    assert len(said) == 1
-
-
 def test_what_is_there_from_the_first_moment_can_be_continued_elsewhere(tmp_path: Path, said: list[str]) -> None:
     run = made(tmp_path / "a", config_hash="c", data={"is_sample": True})
     sync_of(tmp_path / "a", tmp_path / "store").own_place(run, said.append)
@@ -124,6 +108,21 @@ def test_nothing_is_pushed_into_another_runs_place(tmp_path: Path) -> None:
     assert not pusher.finish(lambda: not told)
     assert "is another run of the same id" in told[0]["error"]
     assert read_yaml(tmp_path / "store" / "tiny" / here.run_id / "metadata.yaml")["token"] == there.metadata["token"]
+
+
+def test_a_place_that_another_run_took_meanwhile_gets_nothing_more(tmp_path: Path) -> None:
+    here, there = made(tmp_path / "a"), made(tmp_path / "b")
+    place = tmp_path / "store" / "tiny" / here.run_id
+    told: list[tuple[str, Any]] = []
+    pusher = Pusher(sync_of(tmp_path / "a", tmp_path / "store").remote(here), here.folder, lambda *f: told.append(f))
+    pusher._round(everything=True)
+    assert read_yaml(place / "metadata.yaml")["token"] == here.metadata["token"]
+    write_yaml(place / "metadata.yaml", there.metadata)
+    here.path("train.log").write_text("more")
+    with pytest.raises(StoreError, match="is another run of the same id"):
+        pusher._round(everything=True)
+    assert read_yaml(place / "metadata.yaml")["token"] == there.metadata["token"]
+    assert not (place / "train.log").exists()
 
 
 def test_another_runs_checkpoints_are_not_fetched_into_a_named_run(tmp_path: Path, said: list[str]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from training.data.landmark_images import Annotated
 from training.data.landmark_split import SPLITS, Split, shared_keys
 
+_IMAGES = "images"  # how many
 _MOST_SETS = 20
 
 
@@ -39,8 +40,9 @@ def audit_of(
 
 def _side(annotated: Annotated, members: np.ndarray) -> dict[str, Any]:
     counts = np.bincount(annotated.class_of[members], minlength=len(annotated.classes)).tolist()
-    shares = zip(annotated.classes, counts, strict=True)
-    return {"images": len(members), **{name: f"{count} ({count / len(members):.1%})" for name, count in shares}}
+    names = (f"class {name}" if name == _IMAGES else name for name in annotated.classes)  # as a folder may be called
+    shares = zip(names, counts, strict=True)
+    return {_IMAGES: len(members), **{name: f"{count} ({count / len(members):.1%})" for name, count in shares}}
 
 
 def _groups(annotated: Annotated) -> str:
@@ -79,5 +81,5 @@ def _told_classes(annotated: Annotated) -> str:
 
 
 def _side_line(name: str, side: Mapping[str, Any]) -> str:
-    counts = ", ".join(f"{label} {text}" for label, text in side.items() if label != "images")
-    return f"  {name:<5} {side['images']:>6,} images: {counts}"
+    counts = ", ".join(f"{label} {text}" for label, text in side.items() if label != _IMAGES)
+    return f"  {name:<5} {side[_IMAGES]:>6,} images: {counts}"

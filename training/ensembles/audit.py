@@ -6,22 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from training.ensembles.members import EnsembleMember
-from training.leaks.find import Leaks, find_leaks
+from training.leaks.find import KINDS, Leaks, find_leaks
 from training.leaks.members import Member
-from training.leaks.own import LEARNED_FROM
+
+TRAIN, VAL = "train", "val"
 
 
 @dataclass(frozen=True)
 class Contamination:
     """What each member has in common with the evaluated images; None for one whose training nobody knows."""
 
-    images: int
+    examined: Sequence[Member]
+    names: Sequence[str]  # of the members
     by_member: Sequence[Leaks | None]
+    by_selection: bool  # whether images that a member's checkpoint was chosen by count too
 
     @property
-    def unknown(self) -> bool:
-        """Whether some member cannot be audited."""
-        return any(leaks is None for leaks in self.by_member)
+    def unknown(self) -> list[str]:
+        """Members that cannot be audited."""
+        return [name for name, leaks in zip(self.names, self.by_member, strict=True) if leaks is None]
 
     @property
     def tainted(self) -> list[int]:
@@ -31,17 +34,55 @@ class Contamination:
     @property
     def clean(self) -> list[int]:
         """Indices of the images that none has; empty where one cannot be audited."""
+        if self.unknown:
+            return []
         tainted = set(self.tainted)
-        return [] if self.unknown else [index for index in range(self.images) if index not in tainted]
+        return [index for index in range(len(self.examined)) if index not in tainted]
+
+    def lines(self, what: str) -> list[str]:
+        """For people: who has learned from which of the images, which are ``what``."""
+        head = f"Audit: {self._verdict(what)}"
+        return [head, *self._counts()] if self.tainted else [head]
+
+    def _verdict(self, what: str) -> str:
+        if self.unknown:
+            return (
+                f"nobody knows what {', '.join(self.unknown)} learned from, so no image of {what} is known to be clean."
+            )
+        n, tainted = len(self.examined), len(self.tainted)
+        if tainted:
+            verb = "learned from" if self.by_selection else "trained on"
+            return f"{tainted} of the {n} images of {what} are CONTAMINATED, {n - tainted} are clean. Members {verb}:"
+        if self.by_selection:
+            return f"no member saw any of the {n} images of {what} in training or in selection."
+        return (
+            f"no member trained on any of the {n} images of {what}; checkpoints were chosen by val, which flatters a "
+            "little."
+        )
+
+    def _counts(self) -> list[str]:
+        width = max(map(len, self.names))
+        return [f"  {name:<{width}}  {_count(leaks)}" for name, leaks in zip(self.names, self.by_member, strict=True)]
+
+
+def _count(leaks: Leaks | None) -> str:
+    """How many of the images, and by what they were known again."""
+    if leaks is None:
+        return "unknown"
+    kinds = ", ".join(f"{KINDS[kind]} {len(found)}" for kind, found in leaks.found.items() if found)
+    return f"{len(leaks.tainted):>5} of {len(leaks.members)}" + (f" ({kinds})" if kinds else "")
 
 
 def contamination(members: Sequence[EnsembleMember], examined: Sequence[Member], split: str) -> Contamination:
-    """Hold what every member learned from (training and selection) against the images to be evaluated.
+    """Hold what every member learned from against the images to be evaluated.
 
-    A ``split`` that is evaluated to choose by it, such as val, does not count as learned from by selection.
+    That is what it trained on and what its checkpoint was chosen by; the latter does not count where val itself is
+    evaluated, since to choose is what val is for.
     """
-    learned_from = [name for name in LEARNED_FROM if name != split]
-    return Contamination(len(examined), [_leaks_of(member, examined, learned_from, split) for member in members])
+    by_selection = split != VAL
+    learned_from = (TRAIN, VAL) if by_selection else (TRAIN,)
+    found = [_leaks_of(member, examined, learned_from, split) for member in members]
+    return Contamination(examined, [member.label for member in members], found, by_selection)
 
 
 def _leaks_of(

@@ -1,11 +1,15 @@
-"""The data of an ensemble's members: prepared as each was trained, and the images that are evaluated."""
+"""The evaluated dataset: prepared once, as its first member was trained, and the members' tasks to ask them by.
+
+All members see an image in the same way (`members.py` holds that), so that one preparation serves them all, wherever
+their own data lie and however they were split.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,15 +23,15 @@ from training.ensembles.members import TASK, EnsembleMember
 from training.leaks.members import Member
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
-from training.requests import Places, PrepareRequest
-from training.run_data import with_data_of
+from training.requests import EnsembleRequest, PrepareRequest
+from training.run_data import check_data_there, with_data_of
 from training.settle import settle
 from training.tasks import task_class
-from training.tasks.protocol import Batch, ItemSource, Prepared
+from training.tasks.protocol import Batch, ItemSource, Prepared, Task
 from training.work import Work
 
 ALL = "all"
-Where = tuple[str, int]  # a split and an index in it
+Content = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -43,125 +47,157 @@ class Images:
     def __len__(self) -> int:
         return len(self.members)
 
+    @property
+    def contents(self) -> list[Content]:
+        """What each is, whatever it is called."""
+        return [member.content for member in self.members]
+
     def part(self, chosen: Sequence[int]) -> Images:
         """Some of them."""
         index = np.asarray(chosen, dtype=np.int64)
-        members = [self.members[i] for i in chosen]
-        return Images(self.split, members, self.points[index], self.size[index], self.classes[index])
+        return replace(
+            self,
+            members=[self.members[i] for i in chosen],
+            points=self.points[index],
+            size=self.size[index],
+            classes=self.classes[index],
+        )
 
 
 @dataclass(frozen=True)
-class Chosen:
+class _Chosen:
     """Some items of a prepared dataset, from any split (an ItemSource)."""
 
-    splits: Any  # split -> ItemSource
-    where: Sequence[Where]
+    items: Sequence[tuple[ItemSource, int]]
 
     def __len__(self) -> int:
-        return len(self.where)
+        return len(self.items)
 
     def item(self, index: int, rng: np.random.Generator | None) -> Batch:
-        split, number = self.where[index]
-        found: Batch = self.splits[split].item(number, rng)
-        return found
+        source, number = self.items[index]
+        return source.item(number, rng)
 
 
-@dataclass
+@dataclass(frozen=True)
 class DataBench:
-    """Prepares the dataset as a member's configuration asks, once for those that ask alike."""
+    """The dataset, and who is told or may stop what is done with it."""
 
-    places: Places
-    data: str | None
-    stop: StopRequest
-    log: RunLog
-    display: Progress
-    _known: dict[str, tuple[Work, Prepared]] = field(default_factory=dict)
+    work: Work
+    prepared: Prepared
+    whose: str  # in words: whose split it is
 
-    def of(self, member: EnsembleMember, split_seed: int | None = None) -> tuple[Work, Prepared]:
-        """The member's work, set to tell both the plain and the mirrored prediction, and its dataset.
+    @classmethod
+    def open(
+        cls, first: EnsembleMember, request: EnsembleRequest, stop: StopRequest, log: RunLog, display: Progress
+    ) -> DataBench:
+        """Prepare the dataset as ``first`` was trained, on the split that the request asks for.
 
         Raises:
-            BadDataError: the dataset is gone, or not one that the member can be scored on.
+            WorkerError: it is gone or unfit.
+            InterruptedRunError: a stop was asked for.
         """
-        work = self._work(member, split_seed)
-        config = work.loaded.config
-        key = json.dumps([config.data.model_dump(mode="json"), config.training.split_seed])  # type: ignore[attr-defined]
-        if key not in self._known:
-            self._known[key] = (work, work.prepare())
-        prepared = self._known[key][1]
-        why = work.task.mismatch(member.subject.preprocessing, member.subject.facts, prepared)
+        work = _work(first, request, stop)
+        work.display, work.log = display, log
+        split_seed = request.spec.split_seed
+        prepared = work.prepare()
+        _say_about(first, work, prepared, split_seed)
+        return cls(work, prepared, first.label if split_seed is None else f"split seed {split_seed}")
+
+    @property
+    def log(self) -> RunLog:
+        """Who is told."""
+        return self.work.log
+
+    def task_of(self, member: EnsembleMember) -> Task:
+        """The member's own, set to tell the plain and the mirrored prediction.
+
+        Raises:
+            BadDataError: the dataset is not one that the member can be scored on.
+        """
+        config = _asked_for_both(member, self.work.loaded.config)
+        task = task_class(TASK)(config)
+        why = task.mismatch(member.state["preprocessing"], member.facts, self.prepared)
         if why is not None:
             raise BadDataError(f"{member.label} cannot be scored on these data: {why}")
-        return work, prepared
+        return task
 
-    def _work(self, member: EnsembleMember, split_seed: int | None) -> Work:
-        run = member.run
-        asked = PrepareRequest(
+    def images(self, split: str) -> Images:
+        """The images of a split, or of all splits, with their points. Raises BadDataError where there are none."""
+        names = list(self.prepared.splits) if split == ALL else [split]
+        where = [(name, index) for name in names for index in range(len(self.prepared.splits[name]))]
+        if not where:
+            raise BadDataError(f"the {split} split holds no images")
+        items = [self.prepared.splits[name].item(index, None) for name, index in where]
+        return Images(
+            split=split,
+            members=[self.prepared.members[name][index] for name, index in where],
+            points=_joined(items, "points"),
+            size=_joined(items, "size"),
+            classes=_joined(items, "class"),
+        )
+
+    def described(self, split: str) -> str:
+        """The images of ``split`` in words: of which split, drawn how."""
+        return f"all splits of {self.whose}" if split == ALL else f"{split} of {self.whose}"
+
+    def items_of(self, contents: Sequence[Content]) -> ItemSource:
+        """The items of these contents, each of which the dataset holds."""
+        return _Chosen([self._places[content] for content in contents])
+
+    @cached_property
+    def _places(self) -> dict[Content, tuple[ItemSource, int]]:
+        """One image under two names is one image."""
+        return {
+            member.content: (self.prepared.splits[split], index)
+            for split, members in self.prepared.members.items()
+            for index, member in enumerate(members)
+        }
+
+
+def _work(first: EnsembleMember, request: EnsembleRequest, stop: StopRequest) -> Work:
+    run, asked = (
+        first.run,
+        PrepareRequest(
             task=TASK,
-            data=self.data,
-            config=str(run.path("config.yaml")),
-            output=self.places.output,
-            datasets=self.places.datasets,
-        )
-        request = with_data_of(run, asked)
-        loaded, source = settle(request, os.environ)
-        own = parse(type(loaded.config), member.subject.config, member.subject.origin)
-        config: Any = with_neutral_of(own, loaded.config)
-        mirrors = member.subject.facts["landmark_set"]["mirrors"]
-        config = config.model_copy(
-            update={"evaluation": config.evaluation.model_copy(update={"tta": mirrors, "bootstrap": 0})}
-        )
-        if split_seed is not None:
-            training = config.training.model_copy(update={"split_seed": split_seed})
-            config = config.model_copy(update={"training": training})
-        work = Work.of(request, replace(loaded, config=config), source, self.stop)
-        work.display = self.display
-        work.log = self.log
-        work.task = task_class(TASK)(config)
-        return work
-
-
-def images_of(prepared: Prepared, split: str) -> Images:
-    """The images of a split, or of all splits, with their points.
-
-    Raises:
-        BadDataError: the split holds none.
-    """
-    names = list(prepared.splits) if split == ALL else [split]
-    where = [(name, index) for name in names for index in range(len(prepared.splits[name]))]
-    if not where:
-        raise BadDataError(f"the {split} split holds no images")
-    items = [prepared.splits[name].item(index, None) for name, index in where]
-    return Images(
-        split,
-        [prepared.members[name][index] for name, index in where],
-        _joined(items, "points"),
-        _joined(items, "size"),
-        _joined(items, "class"),
+            data=request.data,
+            config=str(first.run.path("config.yaml")),
+            output=request.output,
+            datasets=request.datasets,
+        ),
     )
+    prepare = with_data_of(run, asked)
+    check_data_there(run, prepare, request.data)
+    loaded, source = settle(prepare, os.environ)
+    config = _asked_for_both(first, loaded.config)
+    if request.spec.split_seed is not None:
+        training = config.training.model_copy(update={"split_seed": request.spec.split_seed})
+        config = config.model_copy(update={"training": training})
+    return Work.of(prepare, replace(loaded, config=config), source, stop)
+
+
+def _asked_for_both(member: EnsembleMember, around: Any) -> Any:
+    """The member's own configuration, but asked with the mirror image wherever pairs are known.
+
+    What does not change a result (device, workers, places) is taken from ``around``.
+    """
+    own = parse(type(around), member.state["config"], str(member.checkpoint))
+    config: Any = with_neutral_of(own, around)
+    mirrors = bool(member.facts["landmark_set"]["mirrors"])
+    evaluation = config.evaluation.model_copy(update={"tta": mirrors, "bootstrap": 0})
+    return config.model_copy(update={"evaluation": evaluation})
+
+
+def _say_about(first: EnsembleMember, work: Work, prepared: Prepared, split_seed: int | None) -> None:
+    if work.source.is_sample:
+        work.log.say("note: this is the built-in sample, made-up data: these numbers say nothing about real images")
+    trained_on = first.run.metadata.get("dataset", {}).get("fingerprint")
+    if split_seed is None and trained_on is not None and trained_on != prepared.fingerprint:
+        work.log.say(
+            f"note: the data are not as {first.label} was trained on; they are split anew by its settings, and the "
+            "audit goes by names and content"
+        )
 
 
 def _joined(items: Sequence[Batch], key: str) -> NDArray[Any]:
     joined: NDArray[Any] = torch.cat([item[key] for item in items]).numpy()
     return joined
-
-
-def places_by_content(prepared: Prepared) -> dict[tuple[str, ...], Where]:
-    """Where each image of a dataset is, by its content: one image under two names is one image."""
-    return {
-        member.content: (split, index)
-        for split, members in prepared.members.items()
-        for index, member in enumerate(members)
-    }
-
-
-def chosen_items(prepared: Prepared, contents: Sequence[tuple[str, ...]], label: str) -> ItemSource:
-    """The items of these contents.
-
-    Raises:
-        BadDataError: one of them is not in the dataset.
-    """
-    places = places_by_content(prepared)
-    if missing := [content for content in contents if content not in places]:
-        raise BadDataError(f"{label}: {len(missing)} of the evaluated images are not among its data")
-    return Chosen(prepared.splits, [places[content] for content in contents])

@@ -39,21 +39,18 @@ Clahe = Annotated[
 ]
 ClaheClip = Annotated[float | None, typer.Option("--clahe-clip", help="Likewise.")]
 ClaheTile = Annotated[int | None, typer.Option("--clahe-tile", help="Likewise.")]
-SplitSeed = Annotated[
-    int | None, typer.Option("--split-seed", min=0, help="Evaluate this split, if not the first run's own.")
-]
+SplitSeed = Annotated[int | None, typer.Option("--split-seed", help="Evaluate this split, if not the first run's own.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else.")]
 Name = Annotated[str | None, typer.Option("--name", help="What the result is called.")]
 
 
 def ensemble(
-    context: typer.Context,
     runs: Runs = None,
     config: File = None,
     split: Annotated[Images, typer.Option("--split", help="Which images; all is every split's.")] = Images.TEST,
     data: Data = None,
     weights: Annotated[
-        str | None, typer.Option("--weights", metavar="W,W,…", help="How much each run counts, in their order.")
+        str | None, typer.Option("--weights", metavar="W,W,…", help="How much each counts, in their order; else alike.")
     ] = None,
     tta: Tta = None,
     clahe: Clahe = None,
@@ -72,12 +69,19 @@ def ensemble(
 ) -> int:
     """Score the mean of several landmark models on images that none of them has learned from."""
     from training.ensembles.ensemble import ensemble as score
+    from training.ensembles.spec import make_spec
 
-    claims = _claims(clahe, clahe_clip, clahe_tile)
-    spec = _spec(runs, config, weights=_weights(weights), tta=tta, split_seed=split_seed, claims=claims, name=name)
     return score(
         EnsembleRequest(
-            spec=spec,
+            spec=make_spec(
+                runs or (),
+                config,
+                weights=_weights(weights),
+                tta=tta,
+                split_seed=split_seed,
+                claims=_claims(clahe, clahe_clip, clahe_tile),
+                name=name,
+            ),
             split=split.value,
             data=data,
             out=out,
@@ -110,16 +114,22 @@ def sweep(
     datasets: Datasets = DATASETS,
 ) -> int:
     """Choose the best combination of landmark models on validation images, and report it once on test."""
+    if detach:
+        return start_detached(context.obj or (), output)
+    from training.ensembles.spec import make_spec
     from training.ensembles.sweep import sweep as search
 
-    if detach:
-        start_detached(context.obj or (), output)
-        return 0
-    claims = _claims(clahe, clahe_clip, clahe_tile)
-    spec = _spec(runs, config, weights=None, tta=tta, split_seed=split_seed, claims=claims, name=name or "sweep")
     return search(
         SweepRequest(
-            spec=spec,
+            spec=make_spec(
+                runs or (),
+                config,
+                tta=tta,
+                split_seed=split_seed,
+                claims=_claims(clahe, clahe_clip, clahe_tile),
+                called="sweep",
+                name=name,
+            ),
             sizes=_sizes(sizes),
             data=data,
             out=out,
@@ -130,19 +140,9 @@ def sweep(
     )
 
 
-def _spec(runs: list[str] | None, config: Path | None, **given: Any) -> Any:
-    """What the command line says stands over what the file says."""
-    from training.ensembles.spec import Spec, read_spec
-
-    if config is not None and runs:
-        raise UsageError("--config names the members: name no runs beside it")
-    found = read_spec(config) if config is not None else {"members": tuple(runs or ())}
-    return Spec(**{**found, **{key: value for key, value in given.items() if value is not None}})
-
-
-def _claims(clahe: bool | None, clip: float | None, tile: int | None) -> dict[str, Any] | None:
+def _claims(clahe: bool | None, clip: float | None, tile: int | None) -> dict[str, Any]:
     said = {"clahe": clahe, "clahe_clip": clip, "clahe_tile": tile}
-    return {key: value for key, value in said.items() if value is not None} or None
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _weights(text: str | None) -> tuple[float, ...] | None:
@@ -151,11 +151,11 @@ def _weights(text: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError:
-        raise UsageError(f"--weights {text}: expected numbers with commas between them, such as 2,1,1") from None
+        raise UsageError(f"--weights {text!r}: expected numbers with commas between them, such as 2,1,1") from None
 
 
 def _sizes(text: str) -> tuple[int, ...]:
     try:
         return tuple(dict.fromkeys(int(word) for word in text.split(",")))
     except ValueError:
-        raise UsageError(f"--k {text}: expected whole numbers with commas between them, such as 4 or 2,3,4") from None
+        raise UsageError(f"--k {text!r}: expected whole numbers with commas between them, such as 4 or 2,3,4") from None

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from backend.artifact import MANIFEST, open_artifact
+from torch import Tensor
+
+from backend.artifact import best_checkpoint, is_checkpoint, open_checkpoint, read_identity
 from backend.errors import BadDataError, ConfigError, UsageError
-from backend.files import sha256_of
 from training.ensembles.spec import Spec
 from training.leaks.members import FILE as SPLIT_FILE
 from training.leaks.members import Membership, read_membership
 from training.publish import model_of
 from training.run import Run, resolve_run
-from training.subject import Subject
 
 TASK = "landmarks"
 
@@ -24,46 +25,50 @@ TASK = "landmarks"
 class EnsembleMember:
     """One trained model, and what it was trained and selected on where that is known."""
 
+    named: str  # as the user did
+    label: str  # for people: the run's id, with the checkpoint where several of one run are members
     run: Run
-    subject: Subject
+    checkpoint: Path
+    state: Mapping[str, Any]
     model_id: str  # of the checkpoint's content
+    weights_id: str  # of the weights alone
     learned: Membership | None
 
     @property
-    def label(self) -> str:
-        """For people."""
-        return self.run.run_id
+    def facts(self) -> Mapping[str, Any]:
+        """What the model was built by."""
+        facts: Mapping[str, Any] = self.state["facts"]
+        return facts
 
     @property
-    def names(self) -> list[str]:
-        """Of the points."""
-        return list(self.subject.facts["landmark_set"]["names"])
+    def preprocessing(self) -> Mapping[str, Any]:
+        """How it sees an image."""
+        preprocessing: Mapping[str, Any] = self.state["preprocessing"]["landmarks"]
+        return preprocessing
+
+    @property
+    def points(self) -> list[str]:
+        """Their names."""
+        return list(self.facts["landmark_set"]["names"])
+
+    def weights(self) -> dict[str, Tensor]:
+        """Read and verified only now: whoever was asked before needs none. Raises BadDataError, DiskError."""
+        return open_checkpoint(self.checkpoint).weights
 
 
 def open_members(output: Path, spec: Spec) -> list[EnsembleMember]:
-    """The members of ``spec``, sound and fit to be averaged.
+    """The members of ``spec``, fit to be averaged.
 
     Raises:
         UsageError: a name that is no run's, a run of another task, one model twice.
         BadDataError: a damaged checkpoint, or members that find other points.
         ConfigError: members that see an image in other ways, or in another than is claimed.
     """
-    members = [_opened(output, name) for name in spec.members]
-    _check_different(members, spec.members)
-    first = members[0]
+    members = _told_apart([_opened(output, name) for name in spec.members])
+    _check_different(members)
     for member in members[1:]:
-        if member.names != first.names:
-            raise BadDataError(
-                f"{member.label} finds other points ({_points(member.names)}) than {first.label} "
-                f"({_points(first.names)}); only models of the same points can be averaged"
-            )
-        other = _differences(*(one.subject.preprocessing["landmarks"] for one in (first, member)))
-        if other:
-            raise ConfigError(
-                f"{member.label} and {first.label} see images in different ways ({'; '.join(other)}); an ensemble's "
-                "members share their preprocessing"
-            )
-    _check_claims(first, spec.claims or {})
+        _check_alike(members[0], member)
+    _check_claims(members[0], spec.claims)
     return members
 
 
@@ -71,25 +76,56 @@ def _opened(output: Path, name: str) -> EnsembleMember:
     run = resolve_run(output, name)
     if run.metadata.get("task") != TASK:
         raise UsageError(f"{name}: a run of {run.metadata.get('task')}; ensembles are made of {TASK} runs")
-    artifact = open_artifact(model_of(run, Path(name)))
+    folder = model_of(run, Path(name))
+    checkpoint = folder if is_checkpoint(folder) else best_checkpoint(folder)
+    identity = read_identity(checkpoint)
     split = run.path(SPLIT_FILE)
     return EnsembleMember(
+        named=name,
+        label=run.run_id,
         run=run,
-        subject=Subject.of_artifact(artifact),
-        model_id=sha256_of(artifact.folder / MANIFEST),
+        checkpoint=checkpoint,
+        state=identity.state,
+        model_id=identity.checkpoint_id,
+        weights_id=identity.weights_id,
         learned=read_membership(split) if split.is_file() else None,
     )
 
 
-def _check_different(members: Sequence[EnsembleMember], names: Sequence[str]) -> None:
+def _told_apart(members: Sequence[EnsembleMember]) -> list[EnsembleMember]:
+    """Two checkpoints of one run are two models, and are called so."""
+    counts = Counter(member.label for member in members)
+    return [
+        replace(member, label=f"{member.label}/{member.checkpoint.name}") if counts[member.label] > 1 else member
+        for member in members
+    ]
+
+
+def _check_different(members: Sequence[EnsembleMember]) -> None:
     known: dict[str, str] = {}
-    for member, name in zip(members, names, strict=True):
-        if member.model_id in known:
-            raise UsageError(f"{name} and {known[member.model_id]} are the same model; name it once, with a weight")
-        known[member.model_id] = name
+    for member in members:
+        if member.weights_id in known:
+            raise UsageError(
+                f"{member.named} and {known[member.weights_id]} are the same model, weight for weight; name it once "
+                "(--weights lets it count for more)"
+            )
+        known[member.weights_id] = member.named
 
 
-def _points(names: Sequence[str]) -> str:
+def _check_alike(first: EnsembleMember, member: EnsembleMember) -> None:
+    if member.points != first.points:
+        raise BadDataError(
+            f"{member.label} finds other points ({_listed(member.points)}) than {first.label} "
+            f"({_listed(first.points)}); only models of the same points can be averaged"
+        )
+    if other := _differences(first.preprocessing, member.preprocessing):
+        raise ConfigError(
+            f"{member.label} and {first.label} see images in different ways ({'; '.join(other)}); an ensemble's "
+            "members share their preprocessing"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
     return f"{len(names)}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
 
 
@@ -100,7 +136,7 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def _check_claims(member: EnsembleMember, claims: Mapping[str, Any]) -> None:
     """`--clahe` and the like change nothing: a member sees images as it was trained to. What they say must be so."""
-    stored = member.subject.preprocessing["landmarks"]
+    stored = member.preprocessing
     for key, claimed in claims.items():
         if stored.get(key) != claimed:
             raise ConfigError(

@@ -6,11 +6,9 @@ come from images that a member remembers, and what is reported had no part in ch
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,21 +19,21 @@ from backend.errors import DONE, UsageError, VerificationError
 from backend.files import write_atomic
 from training.clock import now_utc
 from training.engine.interruption import StopRequest
-from training.ensembles.answers import Said
+from training.ensembles.answers import Said, ask_all
 from training.ensembles.audit import contamination
-from training.ensembles.bench import DataBench, Images, images_of
-from training.ensembles.combine import all_combinations, combination_errors, count_combinations, worth
-from training.ensembles.ensemble import ask, keep, labels
+from training.ensembles.bench import DataBench, Images
+from training.ensembles.combine import all_combinations, combination_errors, count_combinations, mean_errors, worth
+from training.ensembles.ensemble import headline
+from training.ensembles.kept import RESULT, as_json, check_out, keep
 from training.ensembles.members import EnsembleMember, open_members
-from training.ensembles.told import PLAIN, TTA, Scored, contamination_lines, details_of, table_of
+from training.ensembles.scored import Scored, predictions_of, rounded, ways_of
+from training.ensembles.sweep_told import LISTING, listing, text_of
 from training.heartbeat import beat
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
 from training.requests import SweepRequest
 from training.scores.landmark_errors import PIXELS
-from training.tasks.protocol import Prepared
 
-_SHOWN = 5
 _MOST = 2_000_000  # combinations; more would be a list that nobody reads
 
 
@@ -46,9 +44,68 @@ class _Side:
     images: Images
     said: Sequence[Said]
 
-    def pixels(self, way: str) -> NDArray[np.float32]:
+    def pixels(self, way: str) -> NDArray[Any]:
         """Predictions [M, N, P, 2] in pixels at 224."""
-        return np.stack([said.plain if way == PLAIN or said.tta is None else said.tta for said in self.said]) * PIXELS
+        return predictions_of(self.said, way) * PIXELS
+
+    @property
+    def truth(self) -> NDArray[Any]:
+        """[N, P, 2] in pixels at 224."""
+        return self.images.points * PIXELS
+
+
+@dataclass(frozen=True)
+class _Search:
+    """All combinations with their errors on the clean images of val."""
+
+    request: SweepRequest
+    pool: Sequence[EnsembleMember]
+    val: _Side
+    way: str
+    chosen: Sequence[tuple[int, ...]]
+    errors: NDArray[Any]
+
+    @cached_property
+    def best(self) -> tuple[int, ...]:
+        """The pool's indices of the best combination; of equals the first."""
+        return self.chosen[int(self.errors.argmin())]
+
+    def names(self, members: Sequence[int]) -> list[str]:
+        """What a combination's members are called."""
+        return [self.pool[index].label for index in members]
+
+    def told(self) -> dict[str, Any]:
+        """What was found, without what it says on test."""
+        return {
+            "format": 1,
+            "name": self.request.spec.name,
+            "time": now_utc(),
+            "pool": self._pool(),
+            "sizes": list(self.request.sizes),
+            "combinations": len(self.chosen),
+            "chosen_on": {"split": "val", "images": len(self.val.images), "way": self.way, "scale": "px at 224"},
+            "best": {"runs": self.names(self.best), "val_px_224": rounded(self.errors.min())},
+            "best_of_each_size": {str(size): self._best_of(size) for size in self.request.sizes},
+        }
+
+    def _pool(self) -> list[dict[str, Any]]:
+        """Each model's error alone, and how much larger that of the whole pool is without it."""
+        predictions, truth = self.val.pixels(self.way), self.val.truth
+        alone, values = mean_errors(predictions, truth), worth(predictions, truth)
+        return [
+            {
+                "run": member.label,
+                "checkpoint": str(member.checkpoint),
+                "val_px_224": rounded(error),
+                "worth_on_val_px_224": rounded(value),
+            }
+            for member, error, value in zip(self.pool, alone, values, strict=True)
+        ]
+
+    def _best_of(self, size: int) -> dict[str, Any]:
+        of_size = np.array([len(members) == size for members in self.chosen])
+        index = int(np.where(of_size, self.errors, np.inf).argmin())
+        return {"runs": self.names(self.chosen[index]), "val_px_224": rounded(self.errors[index])}
 
 
 def sweep(request: SweepRequest) -> int:
@@ -57,27 +114,20 @@ def sweep(request: SweepRequest) -> int:
     Raises:
         UsageError: a combination would need more models than there are.
         VerificationError: no clean image is left to choose or to report by.
+        InterruptedRunError: a stop was asked for; what was said until then is kept.
         WorkerError: the models cannot be averaged, or the data cannot be read.
     """
     _check_sizes(request)
+    check_out(request.out)
     log = RunLog(None)
     log.console.quiet = request.as_json
     with StopRequest(beat) as stop, Progress(log) as display:
         pool = open_members(request.output, request.spec)
-        data = DataBench(request, request.data, stop, log, display)
-        _, prepared = data.of(pool[0], request.spec.split_seed)
-        val, test = (_side(pool, images_of(prepared, split), data, log) for split in ("val", "test"))
-        way = _way(request, val)
-        chosen = all_combinations(len(pool), request.sizes)
-        progress = lambda done, total: display.update("combinations", done, total)  # noqa: E731
-        errors = combination_errors(val.pixels(way), val.images.points * PIXELS, chosen, progress)
-    told = _told(request, pool, prepared, val, test, way, chosen, errors)
-    folder = keep(request, told)
-    listing = _listing(pool, chosen, errors)
-    write_atomic(folder / "combinations.txt", listing)
-    if request.out is not None:
-        write_atomic(request.out, listing)
-    _show(request, told, way, request.out or folder / "combinations.txt", folder)
+        data = DataBench.open(pool[0], request, stop, log, display)
+        val, test = (_clean_images(pool, data, split) for split in ("val", "test"))
+        search = _search(request, pool, _Side(val, ask_all(pool, val.contents, data)), data)
+        scored = _reported(search, test, data)
+    _publish(search, scored)
     return DONE
 
 
@@ -93,102 +143,61 @@ def _check_sizes(request: SweepRequest) -> None:
         raise UsageError("weights belong to one ensemble; a sweep's combinations weigh their members alike")
 
 
-def _side(pool: Sequence[EnsembleMember], images: Images, data: DataBench, log: RunLog) -> _Side:
-    """Raises VerificationError where no clean image is left."""
-    found = contamination(pool, images.members, images.split)
-    for line in contamination_lines(found, labels(pool), images.split):
-        log.say(line)
+def _clean_images(pool: Sequence[EnsembleMember], data: DataBench, split: str) -> Images:
+    """Those of a split that no model has learned from. Raises VerificationError where there are none."""
+    images = data.images(split)
+    found = contamination(pool, images.members, split)
+    for line in found.lines(data.described(split)):
+        data.log.say(line)
     if not found.clean:
-        purpose = "choose by" if images.split == "val" else "report"
+        purpose = "choose by" if split == "val" else "report"
         raise VerificationError(
-            f"no image of {images.split} is clean for the whole pool, so that there is nothing to {purpose}; name "
-            "models that share a split (train --seeds 1,2,3), or leave out those that the audit names"
+            f"no image of {split} is clean for the whole pool, so there is nothing to {purpose}; name models that "
+            "share a split (train --seeds 1,2,3), or leave out those that the audit names"
         )
-    clean = images.part(found.clean)
-    return _Side(clean, ask(pool, clean, data))
+    return images.part(found.clean)
 
 
-def _way(request: SweepRequest, side: _Side) -> str:
-    mirrors = all(said.tta is not None for said in side.said)
-    if request.spec.tta and not mirrors:
-        raise UsageError("--tta: the points' mirror pairs are not known, so that no mirror image can be asked for")
-    return TTA if mirrors and request.spec.tta is not False else PLAIN
+def _search(request: SweepRequest, pool: Sequence[EnsembleMember], val: _Side, data: DataBench) -> _Search:
+    way = ways_of(val.said, request.spec.tta)[-1]
+    chosen = all_combinations(len(pool), request.sizes)
+
+    def progress(done: int, total: int) -> None:
+        data.work.stop.check()
+        data.work.progress("combinations", done, total)
+
+    errors = combination_errors(val.pixels(way), val.truth, chosen, progress)
+    return _Search(request, pool, val, way, chosen, errors)
 
 
-def _told(
-    request: SweepRequest,
-    pool: Sequence[EnsembleMember],
-    prepared: Prepared,
-    val: _Side,
-    test: _Side,
-    way: str,
-    chosen: Sequence[tuple[int, ...]],
-    errors: NDArray[Any],
-) -> dict[str, Any]:
-    best = chosen[int(errors.argmin())]
-    members = [pool[index] for index in best]
-    scored = Scored(
-        images=test.images,
-        members=[test.said[index] for index in best],
-        weights=(1.0,) * len(best),
-        mean_shape=np.array(prepared.facts["mean_shape"]),
-        names=labels(members),
-        points=pool[0].names,
-        classes=list(prepared.facts["classes"]),
-        ways=[PLAIN, TTA] if way == TTA else [PLAIN],
-    )
-    return {
-        "format": 1,
-        "name": request.spec.name,
-        "time": now_utc(),
-        "pool": [{"run": one.label, "checkpoint": one.subject.origin} for one in pool],
-        "sizes": list(request.sizes),
-        "combinations": len(chosen),
-        "chosen_on": {"split": "val", "images": len(val.images), "way": way, "scale": "px at 224"},
-        "best": {"runs": labels(members), "val_px_224": round(float(errors.min()), 4)},
-        "worth_on_val_px_224": dict(
-            zip(labels(pool), _worth_in_pool(val.pixels(way), val.images.points * PIXELS), strict=True)
-        ),
-        "best_of_each_size": {str(size): _best_of(size, pool, chosen, errors) for size in request.sizes},
-        "reported_on": {"split": "test", "images": len(test.images)},
-        "clean": scored.to_json(),
+def _reported(search: _Search, test: Images, data: DataBench) -> Scored:
+    """The best combination on test, the one look at it: only its members are asked."""
+    members = [search.pool[index] for index in search.best]
+    said = ask_all(members, test.contents, data)
+    return Scored.of(members, test, said, data, replace(search.request.spec, members=tuple(m.named for m in members)))
+
+
+def _publish(search: _Search, scored: Scored) -> None:
+    """Keep everything, write `--out`, and show it."""
+    request = search.request
+    clean = scored.to_json()
+    told = {
+        **search.told(),
+        "reported_on": {"split": "test", "images": len(scored.images)},
+        **headline(clean, search.way),
+        "clean": clean,
     }
-
-
-def _worth_in_pool(predictions: NDArray[Any], truth: NDArray[Any]) -> list[float]:
-    return [round(float(value), 4) for value in worth(predictions, truth)]
-
-
-def _best_of(
-    size: int, pool: Sequence[EnsembleMember], chosen: Sequence[tuple[int, ...]], errors: NDArray[Any]
-) -> dict[str, Any]:
-    of_size = [index for index, members in enumerate(chosen) if len(members) == size]
-    index = min(of_size, key=lambda index: errors[index])
-    return {"runs": labels([pool[i] for i in chosen[index]]), "val_px_224": round(float(errors[index]), 4)}
-
-
-def _listing(pool: Sequence[EnsembleMember], chosen: Sequence[tuple[int, ...]], errors: NDArray[Any]) -> str:
-    """Every combination by its validation error, the best one first and named once more at the end."""
-    names = labels(pool)
-    order = np.argsort(errors, kind="stable")
-    lines = [f"{errors[i]:.4f} px | {' '.join(names[index] for index in chosen[i])}" for i in order]
-    head = "# mean validation error in px at 224 | members"
-    return "\n".join([head, *lines, f"BEST: {lines[0]}"]) + "\n"
-
-
-def _show(request: SweepRequest, told: Mapping[str, Any], way: str, listing: Path, folder: Path) -> None:
+    lines = listing([search.names(members) for members in search.chosen], search.errors)
+    text = text_of(told, scored.ways, lines)
+    folder = keep(request.output, request.spec.name, {"table.txt": text, LISTING: lines, RESULT: as_json(told)})
+    if request.out is not None:
+        write_atomic(request.out, lines)
     if request.as_json:
-        typer.echo(json.dumps(told, indent=1))
+        typer.echo(as_json(told), nl=False)
         return
-    on, best, n = told["chosen_on"], told["best"], told["reported_on"]["images"]
-    lines = [
-        f"\n{told['combinations']:,} combinations of {len(told['pool'])} models, by {on['images']} clean images of val:"
-    ]
-    lines += [f"  {line}" for line in islice(listing.read_text("utf-8").splitlines(), 1, 1 + _SHOWN)]
-    lines.append(f"BEST: {best['val_px_224']:.2f} px on val | {' '.join(best['runs'])}")
-    ways = [PLAIN, TTA] if way == TTA else [PLAIN]
-    title = f"The best one, once, on {n} clean images of test"
-    texts = ["\n".join(lines), table_of(told["clean"], ways, title), details_of(told["clean"], way)]
-    runs = " ".join(best["runs"])
-    typer.echo("\n\n".join(texts) + f"\n\nall combinations: {listing}\nresults: {folder / 'ensemble.json'}")
-    typer.echo(f"the same again: ensemble {runs}")
+    typer.echo(f"\n{text}")
+    places = {"all combinations": request.out or (folder and folder / LISTING), "results": folder and folder / RESULT}
+    for what, place in places.items():
+        if place is not None:
+            typer.echo(f"{what}: {place}")
+    typer.echo(f"the same again: ensemble {' '.join(search.pool[index].named for index in search.best)}")

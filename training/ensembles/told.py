@@ -1,180 +1,136 @@
-"""What is told of an ensemble: numbers with scale, sample size and interval, for programs and for people."""
+"""An ensemble's numbers for people: tables and lines that fit a terminal."""
 
 from __future__ import annotations
 
 import io
+import re
+import shutil
+import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from training.ensembles.answers import Said
-from training.ensembles.audit import Contamination
-from training.ensembles.bench import Images
-from training.ensembles.combine import worth
-from training.scores.landmark_errors import PIXELS, Floats, intervals, point_errors, summarise
+from training.ensembles.scored import PLAIN, TTA
 from training.scores.landmarks import SCALES
 
-PLAIN, TTA = "plain", "tta"
-_RESAMPLINGS = 1000
+FEW = 10  # images; fewer say little, whatever the interval
+HEADS = {PLAIN: "plain", TTA: "with TTA"}
+_STAMP = re.compile(r"^\d{8}_\d{6}_")
+_SIGN = "*"
+_WORDS = (
+    "worth: how much larger the error is without that member; below 0 the others do better without it. "
+    "mean shape: the training images' mean points, said to every image alike."
+)
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Members and their mean on the same images."""
-
-    images: Images
-    members: Sequence[Said]
-    weights: Sequence[float]
-    mean_shape: Floats  # [P, 2] from 0 to 1
-    names: Sequence[str]  # of the members
-    points: Sequence[str]
-    classes: Sequence[str]
-    success_px: Sequence[float] = (5.0, 8.0, 10.0, 15.0)
-    ways: Sequence[str] = field(default=(PLAIN, TTA))
-
-    def part(self, chosen: Sequence[int]) -> Scored:
-        """On some of the images."""
-        members = [said.part(chosen) for said in self.members]
-        return Scored(
-            self.images.part(chosen),
-            members,
-            self.weights,
-            self.mean_shape,
-            self.names,
-            self.points,
-            self.classes,
-            self.success_px,
-            self.ways,
-        )
-
-    def predictions(self, way: str) -> Floats:
-        """[M, N, P, 2] from 0 to 1."""
-        said = [one.plain if way == PLAIN else one.tta for one in self.members]
-        return np.stack([one for one in said if one is not None])
-
-    def together(self, way: str) -> Floats:
-        """The weighted mean [N, P, 2]."""
-        mean: Floats = np.average(self.predictions(way), axis=0, weights=self.weights)
-        return mean
-
-    def errors(self, prediction: Floats, scale: str) -> Floats:
-        """Distances [N, P] in pixels of ``scale``."""
-        return point_errors(prediction, self.images.points, PIXELS if scale == SCALES[0] else self.images.size)
-
-    def to_json(self) -> dict[str, Any]:
-        """Every number on both scales, with and without test-time augmentation."""
-        return {
-            "images": len(self.images),
-            "ensemble": {way: self._of(self.together(way), details=True) for way in self.ways},
-            "members": [
-                {"run": name, "weight": weight, **{way: self._of(self.predictions(way)[index]) for way in self.ways}}
-                for index, (name, weight) in enumerate(zip(self.names, self.weights, strict=True))
-            ],
-            "worth_px_224": {way: _rounded(self._worth(way)) for way in self.ways},
-            "mean_shape": self._of(np.broadcast_to(self.mean_shape, self.images.points.shape)),
-        }
-
-    def _worth(self, way: str) -> Floats:
-        return worth(self.predictions(way) * PIXELS, self.images.points * PIXELS, self.weights)
-
-    def _of(self, prediction: Floats, details: bool = False) -> dict[str, Any]:
-        return {f"px_{scale}": self._on_scale(self.errors(prediction, scale), details) for scale in SCALES}
-
-    def _on_scale(self, errors: Floats, details: bool) -> dict[str, Any]:
-        told: dict[str, Any] = {name: round(value, 4) for name, value in summarise(errors, self.success_px).items()}
-        told = {"mean": told.pop("error"), **told}
-        low, high = intervals(errors.mean(1)[:, None], _RESAMPLINGS)
-        told["interval_95"] = _rounded([low[0], high[0]])
-        if details:
-            told["per_landmark"] = {name: _spread(errors[:, i]) for i, name in enumerate(self.points)}
-            told["per_category"] = {
-                name: _spread(errors[self.images.classes == i].mean(1)) | {"count": count}
-                for i, name in enumerate(self.classes)
-                if (count := int((self.images.classes == i).sum()))
-            }
-        return told
+def wide() -> int:
+    """Columns to write in."""
+    return min(110, max(60, shutil.get_terminal_size((110, 24)).columns))
 
 
-def _spread(values: Floats) -> dict[str, float]:
-    found = {"mean": values.mean(), "std": values.std(), "median": np.median(values), "max": values.max()}
-    return {name: round(float(value), 4) for name, value in found.items()}
+def counted(count: int, what: str = "image") -> str:
+    """``1 image``, ``2 images``."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
-def _rounded(values: Any) -> list[float]:
-    return [round(float(value), 4) for value in values]
+def wrapped(text: str, indent: str = "  ") -> str:
+    """``text`` in lines that fit, the later ones indented."""
+    return textwrap.fill(text, wide(), subsequent_indent=indent, break_on_hyphens=False)
 
 
-def contamination_lines(found: Contamination, names: Sequence[str], what: str) -> list[str]:
-    """Who has learned from which of the evaluated images."""
-    if found.unknown:
-        unknown = [name for name, leaks in zip(names, found.by_member, strict=True) if leaks is None]
-        return [
-            f"Nobody knows what {', '.join(unknown)} learned from, so that no image of {what} is known to be clean."
-        ]
-    if not found.tainted:
-        return [f"Audit: none of the {found.images} images of {what} was seen in training or selection by any member."]
-    lines = [
-        f"Audit: {len(found.tainted)} of the {found.images} images of {what} are CONTAMINATED, members learned from:"
-    ]
-    width = max(map(len, names))
-    for name, leaks in zip(names, found.by_member, strict=True):
-        count = 0 if leaks is None else len(leaks.tainted)
-        lines.append(f"  {name:<{width}}  {count:>5} of {found.images}")
-    return lines
+def short_names(names: Sequence[str]) -> list[str]:
+    """Run ids without the time in front, where that still tells them apart."""
+    short = [_STAMP.sub("", name) for name in names]
+    counts = Counter(short)
+    return [one if counts[one] == 1 else name for one, name in zip(short, names, strict=True)]
 
 
-def table_of(told: Mapping[str, Any], ways: Sequence[str], title: str) -> str:
-    """The members, their mean and the mean shape, in pixels at 224 (native pixels beside it)."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("")
-    heads = {PLAIN: "plain", TTA: "with TTA"}
+def warning_of_few(count: int) -> list[str]:
+    """A line where there are too few images to conclude from."""
+    if count >= FEW:
+        return []
+    return [f"warning: {counted(count)} {'says' if count == 1 else 'say'} little about others, however small the error"]
+
+
+def part_of(told: Mapping[str, Any], ways: Sequence[str], title: str, marked: bool = False) -> str:
+    """One part of what is told, under ``title``; each number of a ``marked`` one carries a sign."""
+    sign = _SIGN if marked else ""
+    return "\n".join(
+        [wrapped(title), "", _table(told, ways, sign), "", *map(wrapped, _notes(told, ways[-1], sign)), *_few(told)]
+    )
+
+
+def _few(told: Mapping[str, Any]) -> list[str]:
+    return list(map(wrapped, warning_of_few(told["images"])))
+
+
+def _table(told: Mapping[str, Any], ways: Sequence[str], sign: str) -> str:
+    """The members, their mean and the mean shape; mean errors in pixels at 224 and in native ones."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("mean error in pixels", overflow="fold", min_width=12)
     for way in ways:
-        for unit in ("px at 224", "native px"):
-            table.add_column(f"{heads[way]}\n{unit}", justify="right")
-    table.add_column("worth\npx at 224", justify="right")
-    last = ways[-1]
-    for member, worth_px in zip(told["members"], told["worth_px_224"][last], strict=True):
-        weight = "" if len({one["weight"] for one in told["members"]}) == 1 else f" (weight {member['weight']:g})"
-        table.add_row(f"{member['run']}{weight}", *_cells(member, ways), f"{worth_px:+.2f}")
+        table.add_column(f"{HEADS[way]}\nat 224", justify="right", no_wrap=True)
+        table.add_column("\nnative", justify="right", no_wrap=True)
+    table.add_column("worth\nat 224", justify="right", no_wrap=True)
+    for row in _member_rows(told, ways, sign):
+        table.add_row(*row)
     table.add_section()
-    table.add_row("[bold]together[/]", *_cells(told["ensemble"], ways, bold=True), "")
-    table.add_row("  95 % interval", *_intervals(told["ensemble"], ways), "")
-    shape = told["mean_shape"]
-    table.add_row("mean shape", *(f"{shape[f'px_{scale}']['mean']:.2f}" for _ in ways for scale in SCALES), "")
-    return _text(table)
+    table.add_row("together", *_cells(told["ensemble"], ways, sign), "")
+    shape = dict.fromkeys(ways, told["mean_shape"])
+    table.add_row("mean shape", *_cells(shape, ways, sign), "")
+    return as_text(table)
 
 
-def _cells(told: Mapping[str, Any], ways: Sequence[str], bold: bool = False) -> list[str]:
-    numbers = [f"{told[way][f'px_{scale}']['mean']:.2f}" for way in ways for scale in SCALES]
-    return [f"[bold]{number}[/]" for number in numbers] if bold else numbers
+def _member_rows(told: Mapping[str, Any], ways: Sequence[str], sign: str) -> list[list[str]]:
+    members = told["members"]
+    weighted = len({member["weight"] for member in members}) > 1
+    names = short_names([member["run"] for member in members])
+    return [
+        [
+            escape(name + (f" (weight {member['weight']:g})" if weighted else "")),
+            *_cells(member, ways, sign),
+            "–" if worth is None else f"{worth:+.2f}{sign}",
+        ]
+        for name, member, worth in zip(names, members, told["worth_px_224"][ways[-1]], strict=True)
+    ]
 
 
-def _intervals(told: Mapping[str, Any], ways: Sequence[str]) -> list[str]:
-    ends = [told[way][f"px_{scale}"]["interval_95"] for way in ways for scale in SCALES]
-    return [f"{low:.2f} to {high:.2f}" for low, high in ends]
+def _cells(told: Mapping[str, Any], ways: Sequence[str], sign: str) -> list[str]:
+    return [f"{told[way][f'px_{scale}']['mean']:.2f}{sign}" for way in ways for scale in SCALES]
 
 
-def details_of(told: Mapping[str, Any], way: str) -> str:
-    """Median, tails, success rates, and the mean of each class, of the members' mean."""
+def _notes(told: Mapping[str, Any], way: str, sign: str) -> list[str]:
+    """What the words of the table mean, and what stands behind the mean of the members' mean."""
     found = told["ensemble"][way]["px_224"]
+    spread = ", ".join(f"{name} {found[name]:.2f}{sign}" for name in ("median", "std", "p75", "p90", "p95"))
     rates = ", ".join(
-        f"{100 * value:.1f} % within {name.removeprefix('found_')} px"
+        f"{100 * value:.1f} %{sign} within {name.removeprefix('found_').removesuffix('px')} px"
         for name, value in found.items()
         if name.startswith("found_")
     )
-    classes = ", ".join(f"{name} {one['mean']:.2f} ({one['count']})" for name, one in found["per_category"].items())
-    label = {PLAIN: "plain", TTA: "with TTA"}[way]
-    return (
-        f"together, {label}, px at 224: median {found['median']:.2f}, std {found['std']:.2f}, p75 {found['p75']:.2f}, "
-        f"p90 {found['p90']:.2f}, p95 {found['p95']:.2f}; {rates}\nby class (images): {classes}"
+    classes = ", ".join(
+        f"{name} {one['mean']:.2f}{sign} ({one['count']})" for name, one in found["per_category"].items()
     )
+    return [
+        f"Together {HEADS[way]}, px at 224: {_mean(found, sign)}; {spread}.",
+        f"Points found: {rates}.",
+        f"By class, px at 224 (images): {classes}.",
+        _WORDS,
+    ]
 
 
-def _text(table: Table) -> str:
+def _mean(found: Mapping[str, Any], sign: str) -> str:
+    mean, ends = f"mean {found['mean']:.2f}{sign}", found["interval_95"]
+    return mean if ends is None else f"{mean}, 95 % interval {ends[0]:.2f}{sign} to {ends[1]:.2f}{sign}"
+
+
+def as_text(table: Table) -> str:
+    """``table`` in lines that fit, without colours."""
     text = io.StringIO()
-    Console(file=text, width=110, no_color=True).print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+    Console(file=text, width=wide(), no_color=True).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines())

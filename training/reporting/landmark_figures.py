@@ -53,7 +53,7 @@ def draw_points(path: Path, examples: Sequence[Example], title: str, unit: str) 
 def _draw_one(axis: Axes, example: Example, unit: str) -> None:
     axis.imshow(example.image, interpolation="bilinear")
     between = np.stack([example.truth, example.predicted], axis=1)  # [P, 2 ends, 2]
-    axis.plot(between[..., 0].T, between[..., 1].T, color="white", linewidth=1.0)
+    axis.plot(between[..., 0].T, between[..., 1].T, color=PREDICTED, linewidth=1.2, alpha=0.8)
     true, found = example.truth, example.predicted
     axis.scatter(true[:, 0], true[:, 1], s=34, facecolors="none", edgecolors=TRUE, linewidths=1.6, label="true")
     axis.scatter(found[:, 0], found[:, 1], s=12, color=PREDICTED, label="predicted", zorder=4)

@@ -8,7 +8,7 @@ from typing import Any
 
 from backend.files import write_atomic
 from training.reporting import report_parts as parts
-from training.reporting.figure_words import describe, title_of
+from training.reporting.figure_words import describe, is_drawing, title_of
 from training.reporting.overfitting import parting
 from training.reporting.report_scores import evaluation_part
 from training.reporting.report_story import speed, story
@@ -70,9 +70,9 @@ def _figure(run: RunFolder, png: Path) -> dict[str, Any]:
     path, kind = (svg, "svg+xml") if svg.exists() and svg.stat().st_size < png.stat().st_size else (png, "png")
     content = base64.b64encode(path.read_bytes()).decode("ascii")
     return {
-        "title": title_of(png.stem),
+        "title": title_of(run, png.stem),
         "words": describe(run, png.stem),
         "source": f"data:image/{kind};base64,{content}",
-        "is_drawing": png.stem == "curves" or png.stem.startswith("skill_"),
+        "is_drawing": is_drawing(png.stem),
         "files": [file.relative_to(run.path).as_posix() for file in (svg, png) if file.exists()],
     }

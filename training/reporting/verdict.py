@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
 
+from training.reporting.units import significant
 from training.scores.layout import Baseline, Judged, Layout, Row, Table, Way, layout_of
 
 
@@ -18,6 +19,7 @@ class RowVerdict:
     known: tuple[int, ...]
     won: tuple[int, ...]
     count: int | None
+    numbers: Sequence[tuple[float | None, float | None]] = ()  # the model's and the baseline's in each column
 
     @property
     def kind(self) -> str:
@@ -42,9 +44,11 @@ class Verdict:
         name = self.baseline.name
         if not row.known:
             return "cannot be judged: a score is undefined, there was nothing to divide by"
-        if not row.won:
-            return f"not better than {name}" + (f" at any {self.judged.column}" if self._many else "")
-        return f"better than {name}" + (f" {_where(row.won, self.columns, self.judged.column)}" if self._many else "")
+        text = f"better than {name}" if row.won else f"not better than {name}"
+        if not self._many:
+            return f"{text}: {' against '.join(significant(value) for value in row.numbers[0] if value is not None)}"
+        where = _where(row.won, self.columns, self.judged.column) if row.won else f"at any {self.judged.column}"
+        return f"{text} {where}"
 
     @property
     def _many(self) -> bool:
@@ -104,10 +108,10 @@ def _judge(
     assert layout.baseline is not None
     found = []
     for number, row in enumerate(table.rows):
-        pairs = list(enumerate(_pairs(row, layout.baseline, metrics)))[:columns]
-        known = tuple(i for i, (model, other) in pairs if model is not None and other is not None)
-        won = tuple(i for i, (model, other) in pairs if better(model, other, row.better))
-        found.append(RowVerdict(row.name, known, won, counts[number] if number < len(counts) else None))
+        pairs = _pairs(row, layout.baseline, metrics)[:columns]
+        known = tuple(i for i, (model, other) in enumerate(pairs) if model is not None and other is not None)
+        won = tuple(i for i, (model, other) in enumerate(pairs) if better(model, other, row.better))
+        found.append(RowVerdict(row.name, known, won, counts[number] if number < len(counts) else None, pairs))
     return found
 
 

@@ -1,8 +1,11 @@
-"""The flat JSON configuration of the lung-contour system (`phase1_epochs`, `phase2_head_lr`, …) as settings here."""
+"""The flat JSON configuration of the lung-contour system (`phase1_epochs`, `phase2_head_lr`, …) as settings here.
+
+What such a file leaves out has this worker's default, not that program's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -36,8 +39,8 @@ _KEYS = {
     "symmetry_weight": "loss.symmetry_weight",
     "tta": "evaluation.tta",
 }
-_VALUES: dict[str, Callable[[Any], Any]] = {"deep_head": lambda deep: "deep" if deep else "shallow"}
 _CLASSES = {"covid_weight": "COVID", "normal_weight": "Normal", "viral_weight": "Viral_Pneumonia"}
+_CLASS_WEIGHTS = {"COVID": 2.0, "Normal": 1.0, "Viral_Pneumonia": 1.2}  # that program's, with category_weights alone
 _PLACES = {
     "csv_path": "--data FOLDER names the dataset",
     "data_root": "--data FOLDER names the dataset",
@@ -52,6 +55,7 @@ _NEEDS = {  # old key -> the old key and values without which it does nothing, t
     "central_weight": ("loss", ("combined",)),
     "symmetry_weight": ("loss", ("combined",)),
 }
+_OF_PHASE_1 = ("phase1_lr", "phase1_patience")
 _OF_PHASE_1 = ("phase1_lr", "phase1_patience")
 _ABSENT = {"clahe": True, "loss": "wing"}  # what holds here where the file says nothing
 
@@ -76,18 +80,28 @@ def converted(content: Mapping[str, Any], origin: str) -> dict[str, Any]:
     if problems:
         raise ConfigError("\n  ".join(problems))
     settings = {
-        _KEYS[key]: _VALUES.get(key, lambda same: same)(value)
+        _KEYS[key]: _head(value) if key == "deep_head" else value
         for key, value in content.items()
         if key in _KEYS and _counts(key, content)
     }
     if content.get("category_weights"):
-        settings["loss.class_weights"] = {name: content[key] for key, name in _CLASSES.items() if key in content}
+        said = {name: content[key] for key, name in _CLASSES.items() if key in content}
+        settings["loss.class_weights"] = {**_CLASS_WEIGHTS, **said}
     return settings
+
+
+def _head(deep: Any) -> Any:
+    """Anything but true or false is left for the schema to refuse."""
+    if not isinstance(deep, bool):
+        return deep
+    return "deep" if deep else "shallow"
 
 
 def _counts(key: str, content: Mapping[str, Any]) -> bool:
     if key in _OF_PHASE_1:
         return content.get("phase1_epochs") != 0
+    if key in _OF_PHASE_1 and content.get("phase1_epochs") == 0:
+        return False
     if key not in _NEEDS:
         return True
     other, wanted = _NEEDS[key]

@@ -218,7 +218,7 @@ class LandmarkScores:
         broken = int((~np.isfinite(images.forecasts[""])).any((1, 2)).sum())
         record: dict[str, Any] = {
             "kind": "landmarks",
-            "scale": f"_{SCALES[0]} in pixels of images brought to {PIXELS} x {PIXELS}, _{SCALES[1]} in pixels of the "
+            "scale": f"px at {PIXELS} are pixels of images brought to {PIXELS} x {PIXELS}, native px those of the "
             "images as they came",
             "images": len(images.target),
             "points": dict(zip(self.point_stems, self.points.names, strict=True)),

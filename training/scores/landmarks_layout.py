@@ -9,6 +9,7 @@ from training.scores.landmark_errors import PIXELS, SUMMARY
 from training.scores.layout import Baseline, Judged, Layout, Row, Table, Way
 
 BY_CLASS = "Mean error"
+BY_POINT = "Mean error by landmark"
 _TITLES = {
     "error": "mean",
     "median": "median",
@@ -47,7 +48,7 @@ def landmark_layout(record: Mapping[str, Any]) -> Layout:
 
 
 def _columns(record: Mapping[str, Any]) -> list[str]:
-    heads = [f"px of {PIXELS}", "native px"]
+    heads = [f"px at {PIXELS}", "native px"]
     return [*heads, *(f"{head}, TTA" for head in heads)] if record["tta"] else heads
 
 
@@ -89,7 +90,7 @@ def _success(record: Mapping[str, Any]) -> Table:
 
 def _by_point(record: Mapping[str, Any]) -> Table:
     rows = [Row(name, _cells(record, f"{stem}_px_{{scale}}"), "min") for stem, name in record["points"].items()]
-    return _table(record, "Mean error by landmark", "mean over images", "landmark", rows)
+    return _table(record, BY_POINT, "mean over images", "landmark", rows)
 
 
 def _relative(record: Mapping[str, Any]) -> Table:

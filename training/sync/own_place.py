@@ -1,7 +1,13 @@
 """One run a place: two machines may begin runs of one name in one second, and then choose one id for both.
 
-Which of them has the place is seen by the metadata that lie there: each puts its own, waits for the other's to arrive,
-and looks whose they are. The one that finds the other's moves on to the next number.
+Each puts a claim there, a file of its own name, and looks only then who else is there: of two, the one whose claim
+arrives last finds the other's, however long either takes. Who finds a lower token's claim, or metadata, moves on to the
+next number; who finds higher ones waits until they are gone, looks for metadata, and puts its own where there are none.
+A claim is withdrawn after that, never before. So no two runs have one place, by the order of what each does alone and
+without clocks: Lamport's bakery (Communications of the ACM 17(8), 1974), with the tokens as numbers.
+
+It rests on stores that show what was put as soon as putting it has returned. Where a listing lags behind, `Pusher`
+still looks before each push whose metadata lie there, and stops at another's.
 """
 
 from __future__ import annotations
@@ -14,8 +20,9 @@ from training.run import METADATA, Run, move_to_free_id
 from training.sync.remote_run import CHECKPOINTS, RemoteRun
 from training.sync.stores import StoreError
 
-SECONDS_TO_ARRIVE = 2.0  # between another machine's look at the store and its own record there
 _CONFIG = "config.yaml"
+_POLL_SECONDS = 0.5
+_LONGEST_WAIT_SECONDS = 20.0  # for claims of machines that may be dead: then this one moves on
 
 
 def own_place(
@@ -46,9 +53,26 @@ def place_is_taken(remote: RemoteRun) -> ConfigError:
 
 
 def _is_its_own(remote: RemoteRun, run: Run, pause: Callable[[float], None]) -> bool:
-    if remote.token() is None:
-        for name in (_CONFIG, METADATA):  # what makes it a run comes last
-            remote.put_record(run.folder, run.path(name))
-        pause(SECONDS_TO_ARRIVE)
-        remote.forget(_CONFIG)  # the other's may have come over it: the first push brings it again
-    return not remote.is_another(run.metadata.get("token"))
+    token = run.metadata.get("token")
+    if remote.token() is not None or not token:
+        return not remote.is_another(token)
+    remote.claim(token)
+    try:
+        is_free = _is_first(remote, token, pause) and remote.token() is None
+        if is_free:
+            for name in (_CONFIG, METADATA):  # what makes it a run comes last
+                remote.put_record(run.folder, run.path(name))
+        return is_free
+    finally:
+        remote.withdraw(token)
+
+
+def _is_first(remote: RemoteRun, token: str, pause: Callable[[float], None]) -> bool:
+    """Whether no other run wants the place any more; of some the one with the lowest token waits for the others."""
+    waited = 0.0
+    while others := remote.claims() - {token}:
+        if min(others) < token or waited >= _LONGEST_WAIT_SECONDS:
+            return False
+        pause(_POLL_SECONDS)
+        waited += _POLL_SECONDS
+    return True

@@ -32,7 +32,6 @@ class Pusher:
         self.remote, self.folder = remote, folder
         self.complete = False  # everything of the folder was there when the pushing ended
         self._tell_others = tell
-        self._unchecked = True  # whether the place is this run's own
         self._there: set[str] = set()  # checkpoints known to be there, whole
         self._pruned_to: set[str] = set()
         self._records_at = 0.0
@@ -71,20 +70,16 @@ class Pusher:
             (self._given_up if closing else self._closing).wait(pause)
 
     def _round(self, everything: bool) -> None:
-        if self._unchecked and self.remote.is_another(Run(self.folder).metadata.get("token")):
-            raise StoreError(
-                f"{self.remote.store.shown}/{self.remote.prefix} is another run of the same id; nothing of this one "
-                "goes there"
-            )
-        self._unchecked = False
         pushed = False
         while not self._given_up.is_set() and (folder := self._next()) is not None:
             pushed |= self._push(folder)
         names = {folder.name for folder in checkpoints(self.folder / CHECKPOINTS)}
         if pushed or everything or names != self._pruned_to:
+            self._check_place()
             self._prune()
             self._pruned_to = names
         if everything or pushed or time.monotonic() >= self._records_at:
+            self._check_place()
             self._push_records()
             self._records_at = time.monotonic() + _RECORDS_SECONDS
 
@@ -107,7 +102,16 @@ class Pusher:
             return True
         return False
 
+    def _check_place(self) -> None:
+        """Before each push: two runs of one id may find each other late, where a store's listing lags behind."""
+        if self.remote.is_another(Run(self.folder).metadata.get("token")):
+            raise StoreError(
+                f"{self.remote.store.shown}/{self.remote.prefix} is another run of the same id; nothing of this one "
+                "goes there"
+            )
+
     def _push(self, folder: Path) -> bool:
+        self._check_place()
         started = time.monotonic()
         try:
             size = self.remote.put_checkpoint(folder, before_it_counts=self._push_small_records)

@@ -17,6 +17,7 @@ from training.yaml_core import parse_yaml
 
 CHECKPOINTS = "checkpoints"
 METADATA = "metadata.yaml"
+CLAIMS = ".claims"  # a file for each run that wants this place, see `own_place`
 _LIVE = {"status.json"}  # of interest only where it is written
 _IN_ONE_PIECE_BYTES = 64 * 2**20  # files that are appended to stay far below; they are read as they are at one moment
 
@@ -47,6 +48,18 @@ class RemoteRun:
     def is_another(self, token: str | None) -> bool:
         """Whether the run that is there is not the one with ``token``; unknown for runs that have none themselves."""
         return bool(token) and self.token() not in (None, token)
+
+    def claim(self, token: str) -> None:
+        """Let others see that the run with ``token`` wants this place."""
+        self.store.write(self.path(CLAIMS, token), token.encode())  # some stores keep no empty files
+
+    def claims(self) -> set[str]:
+        """The tokens of the runs that want this place."""
+        return set(self.store.files(self.path(CLAIMS)))
+
+    def withdraw(self, token: str) -> None:
+        """Take a claim back."""
+        self.store.remove_file(self.path(CLAIMS, token))
 
     def checkpoints(self) -> list[str]:
         """Names of the checkpoints that count, oldest first."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backend.errors import ConfigError
 from backend.models import build
 from backend.models.landmarks import predict_points
 from backend.models.landmarks_weights import start_from
@@ -116,7 +117,10 @@ class LandmarkTask(Task):
         return {"points": plain} if tta is None else {"points": plain, "tta": tta}
 
     def score(self, outputs: Outputs, batch: Batch, scores: Any) -> dict[str, Term]:
-        scores.update(outputs["points"], outputs.get("tta"), batch["points"], batch["size"], batch["class"])
+        tta = outputs.get("tta") if self.config.evaluation.tta else None
+        if tta is None and self.config.evaluation.tta:  # kept before, without
+            raise ConfigError("evaluation.tta is true, but these predictions were kept without it; evaluate anew")
+        scores.update(outputs["points"], tta, batch["points"], batch["size"], batch["class"])
         return landmark_loss(outputs["points"], batch, self.config.loss)
 
     def glance(self, source: Path | None, cache_dir: Path) -> Glance:
