@@ -44,7 +44,8 @@ def _words(run: RunFolder, name: str) -> str:
     if name == "curves":
         metric = _selected(run)
         return " ".join(
-            [_course(run, "val/loss", "The validation loss")] + [_course(run, metric, metric)] * bool(metric)
+            [_course(run, "val/loss", "The validation loss")]
+            + [_course(run, metric, f"{metric}, by which the best checkpoint is chosen,")] * bool(metric)
         )
     if name.endswith(_POINTS):
         return _extremes(run, name.removesuffix(_POINTS))

@@ -56,7 +56,6 @@ _NEEDS = {  # old key -> the old key and values without which it does nothing, t
     "symmetry_weight": ("loss", ("combined",)),
 }
 _OF_PHASE_1 = ("phase1_lr", "phase1_patience")
-_OF_PHASE_1 = ("phase1_lr", "phase1_patience")
 _ABSENT = {"clahe": True, "loss": "wing"}  # what holds here where the file says nothing
 
 
@@ -100,8 +99,6 @@ def _head(deep: Any) -> Any:
 def _counts(key: str, content: Mapping[str, Any]) -> bool:
     if key in _OF_PHASE_1:
         return content.get("phase1_epochs") != 0
-    if key in _OF_PHASE_1 and content.get("phase1_epochs") == 0:
-        return False
     if key not in _NEEDS:
         return True
     other, wanted = _NEEDS[key]
