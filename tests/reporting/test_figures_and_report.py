@@ -15,6 +15,7 @@ import pytest
 
 from tests.reporting.made_run import CONFIG, make_run, metadata, metric_lines, nowcast, write_lines
 from training.reporting.curves import draw_curves
+from training.reporting.figure_words import describe
 from training.reporting.radar_figures import draw_nowcast
 from training.reporting.report import write_report
 from training.reporting.report_parts import goals
@@ -89,6 +90,9 @@ def test_curves_of_two_phases_with_a_metric_of_choice_and_holes(tmp_path: Path) 
     write_lines(tmp_path / "metrics.jsonl", lines)
     write_yaml(tmp_path / "config.yaml", {**CONFIG, "selection": {"metric": "val/csi_30", "mode": "max"}})
     assert [path.name for path in draw_curves(tmp_path)] == ["curves.png", "curves.svg"]
+    words = describe(RunFolder(tmp_path), "curves")
+    assert "The validation loss begins at" in words
+    assert "val/csi_30, by which the best checkpoint is chosen, begins at 0.2 (step 20), is highest at" in words
 
 
 def test_curves_of_a_single_validation_without_logged_steps(tmp_path: Path) -> None:
