@@ -37,7 +37,8 @@ def test_curves_tell_the_loss_and_the_metric_that_chooses() -> None:
     assert describe(run(), "curves") == (
         "Loss, val/error_px_224 and learning rate over the optimizer steps. "
         "The validation loss begins at 0.3 (step 10), is lowest at 0.1 (step 20) and ends at 0.2 (step 30). "
-        "val/error_px_224, by which the best checkpoint is chosen, begins at 9 (step 10), is lowest at 7.5 (step 20) and ends at 8 (step 30)."
+        "val/error_px_224, by which the best checkpoint is chosen, begins at 9 (step 10), is lowest at 7.5 (step 20) "
+        "and ends at 8 (step 30)."
     )
     assert "is highest at 9 (step 10) and" in describe(run("max"), "curves")
     assert "lowest at 0.1 (step 20)" in describe(run("max"), "curves")  # the loss is none that should be high

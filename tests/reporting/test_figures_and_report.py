@@ -160,7 +160,7 @@ def test_the_report_says_what_matters(finished: Path) -> None:
         "extended (changed training.epochs from 9 to 12)",
         "training.seed •",
         "fp32 (the CPU has no matrix units for bf16)",
-        "train --task convlstm --config config.yaml --resume never --data sample",
+        "python training/train_worker.py train --task convlstm --config model_output/convlstm/",
         "critical success index, hits / (hits + misses + false alarms)",
         "2026-10-01 00:00:00 UTC",
     ):

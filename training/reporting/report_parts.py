@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from training.reporting.units import moment, significant
 from training.shown import without_secrets
 from training.work_events import came_to_report
 
+_WORKER = "python training/train_worker.py"
 _FILES = {
     "config.yaml": "every setting; give it to --config to repeat the run",
     "metadata.yaml": "identity, dataset, audit, versions, result",
@@ -231,13 +233,25 @@ def repeat(run: RunFolder) -> dict[str, Any]:
     """What is needed to get the same again."""
     metadata = run.metadata
     return {
-        "command": without_secrets(str(metadata["command"])) if metadata.get("command") else None,
-        "task": metadata.get("task") or "TASK",
+        "command": f"{_WORKER} {without_secrets(str(metadata['command']))}" if metadata.get("command") else None,
+        "again": _again(run),
         "seed": metadata.get("seed"),
         "config_hash": metadata.get("config_hash"),
         "fingerprint": (metadata.get("dataset") or {}).get("fingerprint"),
         "commit": (metadata.get("git") or {}).get("commit"),
     }
+
+
+def _again(run: RunFolder) -> str:
+    """A command for the repository's root that trains the same from the run's own folder, where runs are by default."""
+    task, data = run.metadata.get("task") or "TASK", run.metadata.get("data") or {}
+    place = f"model_output/{task}/{run.path.name}"
+    words = [*_WORKER.split(), "train", "--task", str(task), "--config", f"{place}/config.yaml", "--resume", "never"]
+    if data.get("is_sample"):
+        words += ["--data", "sample"]
+    elif data.get("path"):
+        words += ["--data", os.path.normpath(os.path.join(place, data["path"]))]  # noqa: PTH118 - nothing need be there
+    return shlex.join(words)
 
 
 def files(run: RunFolder) -> list[tuple[str, str]]:
