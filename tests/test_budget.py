@@ -12,12 +12,12 @@ import pytest
 from backend.artifact import checkpoints, sha256_of
 from backend.errors import BUDGET_SPENT, CONFIG, BudgetSpentError, ConfigError
 from tests.runs import register_tiny, run_of, train
-from training import budget as budget_module
-from training.budget import Budget, Meter, Usage, seconds_at_work
 from training.engine.interruption import StopReason, StopRequest
 from training.engine.step import Stepper
 from training.files import read_json_lines
-from training.run import Run, create_run
+from training.rented import budget as budget_module
+from training.rented.budget import Budget, Meter, Usage, seconds_at_work
+from training.runs.run import Run, create_run
 from training.yaml_core import read_yaml
 
 

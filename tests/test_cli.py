@@ -15,6 +15,7 @@ import pytest
 import typer
 
 import training
+import training.commands
 import training.reporting
 from backend import errors
 from training.cli import app, main
@@ -52,11 +53,12 @@ class Recorder(types.ModuleType):
 
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    recorder = Recorder("training.pipeline")
+    recorder = Recorder("training.commands.train")
     for package, name in [
-        (training, "pipeline"),
-        (training, "commands"),
-        (training, "evaluate"),
+        (training.commands, "train"),
+        (training.commands, "dataset"),
+        (training.commands, "predict"),
+        (training.commands, "evaluate"),
         (training.reporting, "anew"),
     ]:
         monkeypatch.setitem(sys.modules, f"{package.__name__}.{name}", recorder)
@@ -179,8 +181,8 @@ def test_doctor_carries_every_flag_and_returns_its_code(monkeypatch: pytest.Monk
 
 
 def test_evaluate_carries_every_flag_and_returns_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorder = Recorder("training.evaluate")
-    monkeypatch.setitem(sys.modules, "training.evaluate", recorder)
+    recorder = Recorder("training.commands.evaluate")
+    monkeypatch.setitem(sys.modules, "training.commands.evaluate", recorder)
     recorder.evaluate = lambda request: recorder.calls.append(("evaluate", (request,))) or 1  # type: ignore[attr-defined]
     assert run("evaluate r") == 1
     assert run("evaluate 2026 r --split test --data d --keep-predictions --check-goals --json --output o") == 1

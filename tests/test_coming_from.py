@@ -13,7 +13,7 @@ from tests.runs import SHORT, register_tiny
 from training.cli import main
 from training.config import load_config
 from training.files import read_json
-from training.run import read_yaml
+from training.runs.run import read_yaml
 
 PAGE = (Path(__file__).parents[1] / "docs" / "coming-from.md").read_text("utf-8")
 

@@ -16,7 +16,7 @@ from tests.test_coming_from import PAGE, here
 from training.cli import main
 from training.config import config_hash, load_config
 from training.files import read_json
-from training.run import read_yaml
+from training.runs.run import read_yaml
 
 BASE = {  # configs/landmarks_train_base.json
     "batch_size": 16,

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from backend.errors import UsageError
-from training import detach as module
 from training.cli import main
-from training.detach import detach
+from training.commands import detach as module
+from training.commands.detach import detach
 
 SLOW = """
 import os, signal, sys, time

@@ -11,7 +11,7 @@ import pytest
 from tests.runs import ALL_TASKS, places, register_tiny, run_of, train
 from tests.tiny_task import TinyTask
 from training.cli import main
-from training.dry_run import describe
+from training.commands.dry_run import describe
 from training.tasks.protocol import Prepared
 
 

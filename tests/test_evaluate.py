@@ -12,11 +12,11 @@ from safetensors import SafetensorError
 from backend.errors import BadDataError
 from tests.runs import ALL_TASKS, places, register_tiny, run_of, train
 from tests.tiny_task import TinyTask
-from training import predictions
 from training.cli import main
-from training.config_compare import parse
+from training.config.compare import parse
+from training.evaluation import predictions
 from training.files import read_json, write_json
-from training.run import read_yaml
+from training.runs.run import read_yaml
 from training.tasks import task_class
 
 ONE_STEP = ("training.max_steps=1",)

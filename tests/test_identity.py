@@ -12,10 +12,10 @@ from backend.artifact import best_checkpoint, read_state
 from backend.files import sha256_of
 from backend.weights import write_pth
 from tests.runs import register_tiny, run_of, train
-from training import provenance
 from training.cli import main
-from training.provenance import determinism, git_state, undetermined_operation
-from training.run import Run
+from training.runs import provenance
+from training.runs.provenance import determinism, git_state, undetermined_operation
+from training.runs.run import Run
 from training.yaml_core import read_yaml
 
 CPU = torch.device("cpu")

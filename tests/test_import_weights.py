@@ -12,7 +12,7 @@ from backend.artifact import open_artifact
 from tests.runs import ALL_TASKS, SHORT, places, register_tiny, run_of, train
 from training.cli import main
 from training.files import read_json
-from training.run import Run, read_yaml
+from training.runs.run import Run, read_yaml
 
 
 @pytest.fixture(autouse=True)

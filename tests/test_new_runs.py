@@ -10,9 +10,9 @@ import pytest
 from filelock import FileLock
 
 from backend import files
-from training import run as run_module
 from training.registry.lock import LOCK, at_work
-from training.run import create_run
+from training.runs import run as run_module
+from training.runs.run import create_run
 
 
 def left_behind(output: Path, name: str, age: float) -> Path:

@@ -13,8 +13,8 @@ import pytest
 
 from backend.errors import BUDGET_SPENT, CONFIG, SOURCE_UNAVAILABLE, ConfigError
 from tests.runs import register_tiny, run_of, train
-from training import on_finish
-from training.on_finish import API, Instance, InstanceError, instance_for
+from training.rented import on_finish
+from training.rented.on_finish import API, Instance, InstanceError, instance_for
 from training.sync import push
 from training.sync.fsspec_store import FsspecStore
 from training.sync.remote_run import RemoteRun

@@ -13,7 +13,7 @@ from backend.weights import read_state_dict
 from tests.runs import ALL_TASKS, SHORT, places, register_tiny, run_of, train
 from training.cli import main
 from training.files import read_json_lines
-from training.run import Run
+from training.runs.run import Run
 from training.yaml_core import read_yaml
 
 EXPECTED = [

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from backend import errors
-from training.config_keys import keys_of
+from training.config.keys import keys_of
 from training.tasks import TASKS, config_class
 
 ROOT = Path(__file__).parent.parent

@@ -9,13 +9,13 @@ import pytest
 
 from backend.errors import DivergedError, InterruptedRunError
 from tests.runs import places, register_tiny, train
-from training import pipeline
 from training.cli import main
-from training.config_compare import parse
-from training.config_keys import flat_values
+from training.commands import train as pipeline
+from training.commands.seeds import requests_by_seed
+from training.config.compare import parse
+from training.config.keys import flat_values
 from training.requests import TrainRequest
-from training.run import Run, read_yaml
-from training.seeds import requests_by_seed
+from training.runs.run import Run, read_yaml
 from training.tasks import config_class
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.runs import places, register_tiny, run_of, train
 from training.cli import main
 from training.files import read_json
-from training.run import Run
+from training.runs.run import Run
 
 TORN = ("evaluations/val/metrics.json", "evaluations/test/metrics.json", "micro_batch.json", "usage.json")
 

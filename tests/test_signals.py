@@ -25,7 +25,7 @@ from backend.errors import IO_ERROR
 from tests.runs import places, register_tiny, run_of, train
 from training.engine.checkpoint import CheckpointStore
 from training.files import read_json_lines
-from training.run import read_yaml
+from training.runs.run import read_yaml
 from training.samples.radar import make_radar_sample
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from backend.errors import BAD_DATA, BadDataError, ConfigError
-from training import config_layers
+from training.config import layers
+from training.config.settle import settle
 from training.data.source import DataSource, choose_source, sample_folder
 from training.requests import TrainRequest
 from training.schemas.shared import RunConfig
-from training.settle import settle
 from training.tasks import TASKS, Places
 
 ID, OTHER_ID = "1aBcDeFgHiJkLmNoPqRsTuVwXyZ", "1zYxWvUtSrQpOnMlKjIhGfEdCbA"
@@ -241,7 +241,7 @@ SMALL = Places("nowhere:SmallTask", "training.schemas.shared:RunConfig")
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(TASKS, "small", SMALL)
-    monkeypatch.setattr(config_layers, "PRESETS", tmp_path / "configs")
+    monkeypatch.setattr(layers, "PRESETS", tmp_path / "configs")
     folder = tmp_path / "configs" / "small"
     folder.mkdir(parents=True)
     (folder / "default.yaml").write_text("training: {epochs: 50}\n")

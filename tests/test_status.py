@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.runs import register_tiny, run_of, train
-from training import status
 from training.files import read_json
-from training.status import FILE, Status
+from training.runs import status
+from training.runs.status import FILE, Status
 
 
 def test_every_stage_is_told_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ import torch
 
 from backend.artifact import best_checkpoint
 from tests.runs import ALL_TASKS, register_tiny, run_of, train
+from training.commands.verify import _compared, verify_run
 from training.files import read_json, write_json
 from training.requests import VerifyRequest
-from training.run import read_yaml, write_yaml
-from training.verify import _compared, verify_run
+from training.runs.run import read_yaml, write_yaml
 
 ONE_STEP = ("training.max_steps=1",)
 

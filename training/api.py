@@ -8,7 +8,7 @@ are looked at.
 
 from __future__ import annotations
 
-from training.config_manager import ConfigManager
+from training.config.manager import ConfigManager
 from training.registry.model_registry import ModelRegistry
 
 __all__ = ["ConfigManager", "ModelRegistry"]

@@ -13,6 +13,7 @@ import torch
 
 from backend.errors import BadDataError, ConfigError
 from backend.files import write_atomic
+from training.config.named_files import check_same_files
 from training.engine.checkpoint import CheckpointStore, read_tensors
 from training.engine.device import Choice, Precision
 from training.engine.ema import Ema
@@ -22,9 +23,8 @@ from training.engine.state import Progress
 from training.fetching.archive import Tellers
 from training.files import JsonLines, read_json_lines, to_json
 from training.machine import available_cpus, available_memory, free_shared_memory
-from training.named_files import check_same_files
-from training.run import Run
-from training.side_files import read_side_file
+from training.runs.run import Run
+from training.runs.side_files import read_side_file
 from training.tasks.protocol import Prepared, Task
 
 _MICRO_BATCH = "micro_batch.json"  # rows that fitted, by GPU

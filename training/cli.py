@@ -36,7 +36,8 @@ from training.cli_options import (
     SyncTo,
     Task,
 )
-from training.config_cli import config_app
+from training.commands.config import config_app
+from training.commands.runs import runs_app
 from training.ensembles.cli import ensemble, sweep
 from training.requests import (
     DATASETS,
@@ -49,7 +50,6 @@ from training.requests import (
     PrepareRequest,
     TrainRequest,
 )
-from training.runs_cli import runs_app
 from training.shown import without_secrets
 from training.tasks import DEFAULT_TASK
 
@@ -112,8 +112,8 @@ def train(
     detach: Detach = False,
 ) -> int:
     """Prepare the data, train, evaluate and report. The same command continues what was interrupted."""
+    from training.commands.seeds import requests_by_seed, train_each
     from training.config import name_of_task
-    from training.seeds import requests_by_seed, train_each
 
     if detach:
         return _detached(context, output)
@@ -143,7 +143,7 @@ def train(
         return _shown(one, print_config)
     if wanted is not None:
         return train_each(wanted)
-    from training import pipeline
+    from training.commands import train as pipeline
 
     return pipeline.train(request)
 
@@ -158,10 +158,10 @@ def fetch(
     datasets: Datasets = DATASETS,
 ) -> None:
     """Download and unpack the dataset that data.manifest or a Drive id names; go on where that was interrupted."""
-    from training import commands
+    from training.commands import dataset
     from training.config import name_of_task
 
-    commands.fetch(
+    dataset.fetch(
         PrepareRequest(
             task=name_of_task(task, config),
             drive_id=drive_id,
@@ -186,10 +186,10 @@ def prepare(
     datasets: Datasets = DATASETS,
 ) -> None:
     """Read, check, split and cache the data, and show what was found."""
-    from training import commands
+    from training.commands import dataset
     from training.config import name_of_task
 
-    commands.prepare(
+    dataset.prepare(
         PrepareRequest(
             task=name_of_task(task, config),
             data=data,
@@ -267,7 +267,7 @@ def evaluate(
     datasets: Datasets = DATASETS,
 ) -> int:
     """Score the best weights of one run or more: metrics as JSON and as a table, kept in the run's folder."""
-    from training.evaluate import evaluate as score
+    from training.commands.evaluate import evaluate as score
 
     if (config or strict or (sets and predictions is None)) and not verify_config:
         raise typer.BadParameter("--config, --set and --strict are about --verify-config: add it")
@@ -300,9 +300,9 @@ def predict(
     datasets: Datasets = DATASETS,
 ) -> None:
     """Apply a run's best weights to raw files and write the result in the field's own format."""
-    from training import commands
+    from training.commands.predict import predict as apply
 
-    commands.predict(PredictRequest(run=run, inputs=tuple(inputs), out=out, output=output, datasets=datasets))
+    apply(PredictRequest(run=run, inputs=tuple(inputs), out=out, output=output, datasets=datasets))
 
 
 @app.command(name="import")
@@ -322,8 +322,8 @@ def import_(
     datasets: Datasets = DATASETS,
 ) -> None:
     """Make a run of old weights, without unpickling them; what they do not tell is marked as unknown."""
+    from training.commands.import_weights import import_weights
     from training.config import name_of_task
-    from training.import_weights import import_weights
 
     import_weights(
         ImportRequest(
@@ -375,7 +375,7 @@ def report(
 
 
 def _detached(context: typer.Context, output: Path) -> int:
-    from training.detach import detach
+    from training.commands.detach import detach
 
     return detach(context.obj or (), output)
     return DONE
@@ -386,7 +386,7 @@ def _shown(request: TrainRequest, print_config: bool) -> int:
     if print_config:
         typer.echo(_resolved(request), nl=False)
         return DONE
-    from training.dry_run import dry_run
+    from training.commands.dry_run import dry_run
 
     dry_run(request)
     return DONE
@@ -395,8 +395,8 @@ def _shown(request: TrainRequest, print_config: bool) -> int:
 def _resolved(request: TrainRequest) -> str:
     """The configuration that ``request`` would train with, as YAML with comments."""
     from training.config import dump_yaml
+    from training.config.settle import load_request, settle
     from training.machine import nvidia_in_sight
-    from training.settle import load_request, settle
 
     def has_gpu(config: Any) -> bool:
         """As far as it can be told without torch, whose import takes longer than all the rest."""

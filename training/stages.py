@@ -18,14 +18,14 @@ from training.assemble import assemble
 from training.config import config_hash, preset_names
 from training.engine.device import Choice, Precision, choose_device
 from training.engine.loop import Engine, fit
-from training.evaluation import Bench, keep, of_checkpoint
+from training.evaluation.scoring import Bench, keep, of_checkpoint
 from training.machine import available_cpus
-from training.provenance import determinism, device_facts, git_state, prepare_environment, versions
-from training.publish import publish_pth, repair_published
 from training.reporting.run_folder import RunFolder
 from training.reporting.trackers.follow import Trackers
 from training.reporting.units import duration
-from training.run import Run
+from training.runs.provenance import determinism, device_facts, git_state, prepare_environment, versions
+from training.runs.publish import publish_pth, repair_published
+from training.runs.run import Run
 from training.tasks.protocol import Prepared
 from training.watch import RunObserver
 from training.work import Work

@@ -9,8 +9,8 @@ from training.reporting.log import RunLog
 from training.reporting.progress import Progress
 from training.reporting.tensorboard import TensorBoardLog
 from training.reporting.trackers.follow import Trackers
-from training.run import Run
-from training.status import Status
+from training.runs.run import Run
+from training.runs.status import Status
 
 
 class RunObserver:

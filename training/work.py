@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from training.config import LoadedConfig
+from training.config.settle import cache_folder, can_be_made
 from training.data.source import DataSource, sample_folder
 from training.engine.interruption import StopRequest
 from training.fetching.fetch import Tellers, fetch
@@ -17,10 +18,9 @@ from training.machine import available_cpus
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
 from training.requests import PrepareRequest
-from training.run import Run
-from training.run_data import dataset_name, note_fetched
-from training.settle import cache_folder, can_be_made
-from training.status import Status
+from training.runs.data import dataset_name, note_fetched
+from training.runs.run import Run
+from training.runs.status import Status
 from training.tasks import task_class
 from training.tasks.protocol import PrepareContext, Prepared, Task
 

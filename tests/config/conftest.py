@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training import config_layers
+from training.config import layers
 from training.tasks import TASKS, Places
 
 
@@ -20,7 +20,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def presets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(config_layers, "PRESETS", tmp_path / "configs")
+    monkeypatch.setattr(layers, "PRESETS", tmp_path / "configs")
     folder = tmp_path / "configs" / "small"
     folder.mkdir(parents=True)
     (folder / "default.yaml").write_text("training: {epochs: 7}\n")

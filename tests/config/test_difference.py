@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.config import dump_yaml, load_config
-from training.config_compare import from_preset
+from training.config.compare import from_preset
 
 
 def test_a_preset_differs_from_itself_in_nothing() -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from training import config_layers
-from training.config import config_hash, dump_yaml, load_config
+from training.config import config_hash, dump_yaml, layers, load_config
 from training.config import preset_names as presets_of
-from training.config_keys import keys_of
+from training.config.keys import keys_of
 from training.tasks import TASKS, config_class
 
 SHIPPED = [(task, name) for task in TASKS for name in presets_of(task)]
@@ -18,7 +17,7 @@ SHIPPED = [(task, name) for task in TASKS for name in presets_of(task)]
 @pytest.mark.parametrize(("task", "preset"), SHIPPED)
 def test_every_shipped_preset_is_valid_and_sets_nothing_without_effect(task: str, preset: str) -> None:
     assert load_config(task, preset_or_file=preset).preset == preset
-    assert load_config(task, preset_or_file=str(config_layers.PRESETS / task / f"{preset}.yaml")).notes == ()
+    assert load_config(task, preset_or_file=str(layers.PRESETS / task / f"{preset}.yaml")).notes == ()
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -14,9 +14,9 @@ from jsonschema import Draft202012Validator
 from backend.errors import ConfigError
 from training.cli import main
 from training.config import load_config, preset_names
-from training.config_keys import keys_of
-from training.config_layers import PRESETS
-from training.config_schema import SCHEMA_FILE, json_schema, schema_text
+from training.config.json_schema import SCHEMA_FILE, json_schema, schema_text
+from training.config.keys import keys_of
+from training.config.layers import PRESETS
 from training.tasks import TASKS, config_class
 from training.yaml_core import parse_yaml
 

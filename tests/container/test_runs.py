@@ -15,7 +15,7 @@ import pytest
 
 from backend.artifact import checkpoints, read_state
 from tests.container.docker import CALLER, ROOT, UNMOUNTED_OK, Place, config, docker, run, short
-from training.run import read_yaml
+from training.runs.run import read_yaml
 from training.tasks import TASKS
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(600)]

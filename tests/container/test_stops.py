@@ -14,7 +14,7 @@ import pytest
 from backend.artifact import checkpoints, sha256_of, verify
 from tests.container.docker import Container, Place, as_environment, run, started
 from training.files import read_json_lines
-from training.run import read_yaml
+from training.runs.run import read_yaml
 from training.samples.radar import make_radar_sample
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]

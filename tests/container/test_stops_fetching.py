@@ -17,7 +17,7 @@ from tests.container.docker import Place, run, short, started
 from tests.fetching.fake_drive import File, Web, web_in
 from tests.fetching.world import DRIVE_ID
 from training.files import read_json_lines
-from training.run import read_yaml
+from training.runs.run import read_yaml
 from training.samples.radar import make_radar_sample
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]

@@ -11,7 +11,7 @@ from backend.artifact import best_checkpoint, checkpoints
 from backend.files import sha256_of
 from tests.container.docker import CALLER, Place, run, short, started
 from training.files import read_json_lines
-from training.run import read_yaml
+from training.runs.run import read_yaml
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(600)]
 STEPS = ["-e", "TRAIN_WORKER_TRAINING__MAX_STEPS=40", "-e", "TRAIN_WORKER_TRAINING__CHECKPOINT_MINUTES=0"]

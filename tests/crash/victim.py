@@ -53,7 +53,7 @@ def arm(executioner: Executioner) -> None:
     from training.data import prepared_build
     from training.engine import loop
     from training.engine.step import Stepper
-    from training.run import Run
+    from training.runs.run import Run
 
     def event(run: Any, name: str, **facts: Any) -> None:
         executioner.now = name if name != "stage" else facts["stage"]

@@ -16,6 +16,7 @@ import torch
 from tests.data.conftest import START, write_event
 from tests.runs import ALL_TASKS, SHORT, places, register_tiny, run_of, small_sample, train
 from training.cli import main
+from training.config.settle import settle
 from training.doctor import checks, finding, trial, volumes
 from training.doctor.estimate import estimate
 from training.doctor.job import sizes_of
@@ -23,7 +24,6 @@ from training.doctor.run import job_of, preflight
 from training.doctor.trial import Pace, Saving
 from training.doctor.volumes import Mount
 from training.requests import PrepareRequest
-from training.settle import settle
 from training.tasks import task_class
 from training.tasks.protocol import Glance, PrepareContext, Task
 

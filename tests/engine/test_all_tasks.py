@@ -9,7 +9,7 @@ import torch
 
 from tests.runs import ALL_TASKS, SHORT, register_tiny, small_sample
 from training.config import load_config
-from training.config_keys import keys_of
+from training.config.keys import keys_of
 from training.engine.loader import Loader
 from training.engine.order import epoch_keys
 from training.engine.step import combine, row_count, seed_step, split_rows

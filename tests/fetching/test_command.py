@@ -21,7 +21,7 @@ from tests.runs import places, register_tiny, run_of, train
 from tests.tiny_task import TinyTask
 from training.cli import main
 from training.files import read_json, read_json_lines
-from training.run import Run
+from training.runs.run import Run
 from training.yaml_core import write_yaml
 
 WORKER = Path(__file__).parents[2] / "training" / "train_worker.py"

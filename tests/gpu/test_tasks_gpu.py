@@ -11,7 +11,7 @@ from backend.artifact import open_artifact
 from tests.runs import ALL_TASKS, places, register_tiny, run_of, train
 from training.cli import main
 from training.files import read_json
-from training.run import read_yaml
+from training.runs.run import read_yaml
 
 pytestmark = [
     pytest.mark.gpu,

@@ -143,7 +143,7 @@ def test_looking_at_runs_does_not_turn_a_worker_away(tmp_path: Path) -> None:
     import fcntl
     import threading
 
-    from training.run import create_run
+    from training.runs.run import create_run
 
     run = create_run(tmp_path, "tiny", "x", "", {})
     descriptor = os.open(run.path(".lock"), os.O_RDWR | os.O_CREAT)
@@ -155,7 +155,7 @@ def test_looking_at_runs_does_not_turn_a_worker_away(tmp_path: Path) -> None:
 
 
 def test_a_run_that_another_container_makes_with_the_same_process_number_is_left_alone(tmp_path: Path) -> None:
-    from training.run import create_run
+    from training.runs.run import create_run
 
     others = tmp_path / "tiny" / f".new-{os.getpid()}"
     others.mkdir(parents=True)
@@ -167,7 +167,7 @@ def test_a_run_that_another_container_makes_with_the_same_process_number_is_left
 
 
 def test_nothing_is_left_of_a_run_that_could_not_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training import run
+    from training.runs import run
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -13,7 +13,7 @@ from training.registry.index import Registry
 from training.registry.names import named_run
 from training.registry.ranking import own_metric, ranked
 from training.registry.selection import select, sort_by
-from training.run import resolve_run
+from training.runs.run import resolve_run
 from training.yaml_core import read_yaml, write_yaml
 
 from .made import make_run

@@ -15,8 +15,8 @@ import typer
 from filelock import FileLock
 
 from backend import errors
-from training import runs_cli
 from training.cli import main
+from training.commands import runs as runs_cli
 
 from .made import make_run, write_metadata, write_validations
 

@@ -69,7 +69,7 @@ def test_a_nowcast_is_judged_and_its_task_describes_it(trained: Callable[[str], 
 
 def test_a_training_that_fails_stands_in_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register_tiny(monkeypatch)
-    monkeypatch.setattr("training.pipeline.run_stages", lambda run, work: 1 / 0)
+    monkeypatch.setattr("training.commands.train.run_stages", lambda run, work: 1 / 0)
     assert train(tmp_path, "tiny") == 70
     assert [row.state for row in index_rows(tmp_path / "out")] == ["failed"]
     assert "failed" in (tmp_path / "out" / "index.html").read_text("utf-8")

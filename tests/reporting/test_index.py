@@ -11,12 +11,12 @@ import pytest
 from backend.errors import BAD_DATA
 from tests.reporting.made_run import light, make_output
 from training.cli import main
-from training.metadata_shape import GROUPS
 from training.reporting import anew
 from training.reporting.index_page import write_index
 from training.reporting.report import render_report
 from training.reporting.run_folder import RunFolder
 from training.reporting.run_index import index_rows
+from training.runs.metadata_shape import GROUPS
 from training.yaml_core import read_yaml, write_yaml
 
 

@@ -16,7 +16,7 @@ from tests.crash.test_kills import SETTINGS, same_end
 from tests.runs import SHORT, places, register_tiny, run_of, train
 from training.cli import main
 from training.files import read_json_lines
-from training.run import Run
+from training.runs.run import Run
 from training.samples.radar import make_radar_sample
 from training.sync import lease
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from training.run import Run
+from training.runs.run import Run
 from training.sync import own_place as protocol
 from training.sync.own_place import own_place
 from training.sync.remote_run import RemoteRun

@@ -12,9 +12,9 @@ from backend.artifact import checkpoints
 from backend.errors import ConfigError
 from tests.runs import register_tiny, run_of, train
 from tests.sync.test_new_machine import same_files
-from training import run as run_module
 from training.engine.interruption import StopRequest
-from training.run import Run, create_run, move_to_free_id
+from training.runs import run as run_module
+from training.runs.run import Run, create_run, move_to_free_id
 from training.sync.push import Pusher
 from training.sync.session import Sync
 from training.sync.stores import StoreError, open_store

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from backend.errors import BadDataError, DiskError
+from training.config.settle import cache_folder
 from training.data.source import DataSource
 from training.doctor.volumes import try_to_write
 from training.engine.device import Precision
 from training.engine.gpu import GpuFacts, read_gpu, why_unusable
 from training.fetching.fetch import bytes_to_come
-from training.settle import cache_folder
 from training.tasks.protocol import Glance, Task
 
 

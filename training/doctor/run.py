@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from backend.errors import BadDataError
+from training.config.settle import load_request, settle
 from training.data.source import DataSource
 from training.doctor.checks import before_preparing, before_training, everything
 from training.doctor.finding import Finding, exit_code, raise_failed, worst_state
@@ -21,7 +22,6 @@ from training.doctor.volumes import UNMOUNTED_OK
 from training.engine.interruption import StopRequest
 from training.machine import available_cpus
 from training.requests import DoctorRequest, Places
-from training.settle import load_request, settle
 from training.tasks import task_class
 from training.tasks.protocol import Task
 

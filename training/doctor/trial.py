@@ -28,7 +28,7 @@ from training.engine.loader import to_device
 from training.engine.state import model_tensors
 from training.engine.step import Stepper, row_count
 from training.machine import available_memory
-from training.provenance import determinism
+from training.runs.provenance import determinism
 from training.tasks.protocol import Batch, Task
 
 PLACE = ".doctor-"  # + something random: the folder of the trial's checkpoint, in the output folder

@@ -26,8 +26,8 @@ from training.engine.answers import ModelAnswers
 from training.engine.device import Precision, choose_device
 from training.ensembles.bench import Content, DataBench
 from training.ensembles.members import EnsembleMember
-from training.evaluation import Bench
-from training.provenance import determinism, prepare_environment
+from training.evaluation.scoring import Bench
+from training.runs.provenance import determinism, prepare_environment
 from training.tasks.protocol import Batch, Outputs, Task
 
 FOLDER = "points"

@@ -17,15 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from backend.errors import BadDataError
-from training.config_compare import parse, with_neutral_of
+from training.config.compare import parse, with_neutral_of
+from training.config.settle import settle
 from training.engine.interruption import StopRequest
 from training.ensembles.members import TASK, EnsembleMember
 from training.leaks.members import Member
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
 from training.requests import EnsembleRequest, PrepareRequest
-from training.run_data import check_data_there, with_data_of
-from training.settle import settle
+from training.runs.data import check_data_there, with_data_of
 from training.tasks import task_class
 from training.tasks.protocol import Batch, ItemSource, Prepared, Task
 from training.work import Work

@@ -10,7 +10,7 @@ import typer
 
 from backend.errors import UsageError
 from training.cli_options import Data, Datasets, Detach, Output
-from training.detach import detach as start_detached
+from training.commands.detach import detach as start_detached
 from training.requests import DATASETS, OUTPUT, EnsembleRequest, SweepRequest
 
 

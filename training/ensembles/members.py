@@ -15,8 +15,8 @@ from backend.errors import BadDataError, ConfigError, UsageError
 from training.ensembles.spec import Spec
 from training.leaks.members import FILE as SPLIT_FILE
 from training.leaks.members import Membership, read_membership
-from training.publish import model_of
-from training.run import Run, resolve_run
+from training.runs.publish import model_of
+from training.runs.run import Run, resolve_run
 
 TASK = "landmarks"
 

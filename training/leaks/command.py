@@ -13,7 +13,7 @@ from training.leaks.find import Leaks, find_leaks
 from training.leaks.members import FILE, Membership, read_membership
 from training.leaks.own import ORDER
 from training.requests import AuditRequest
-from training.run import resolve_run
+from training.runs.run import resolve_run
 
 
 @dataclass(frozen=True)

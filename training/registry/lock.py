@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-LOCK = ".lock"  # of `training.run.Run.locked`
+LOCK = ".lock"  # of `training.runs.run.Run.locked`
 
 
 def at_work(folder: str) -> bool:

@@ -10,7 +10,7 @@ from training.registry.names import run_folder
 from training.reporting.index_page import write_index
 from training.reporting.model_card import write_model_card
 from training.reporting.report import write_report
-from training.run import METADATA
+from training.runs.run import METADATA
 
 
 def write_anew(output: Path, named: str | None, every: bool) -> Iterator[Path]:

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from training.evaluation.goals import judge
 from training.files import to_json
-from training.goals import judge
 from training.reporting.run_folder import RunFolder
 from training.reporting.units import moment, significant
+from training.runs.work_events import came_to_report
 from training.shown import without_secrets
-from training.work_events import came_to_report
 
 _WORKER = "python training/train_worker.py"
 _FILES = {

@@ -11,8 +11,8 @@ from typing import Any
 
 from training.reporting.run_folder import Record, RunFolder
 from training.reporting.units import duration, moment
+from training.runs.work_events import ENDS, came_to_report, of_workers
 from training.shown import without_secrets
-from training.work_events import ENDS, came_to_report, of_workers
 
 _HAPPENINGS = ("micro-batch", "refused step", "extended", "not drawn")
 

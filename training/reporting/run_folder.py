@@ -11,7 +11,7 @@ from typing import Any
 
 from backend.errors import UsageError
 from training.files import read_json
-from training.metadata_shape import without_wrong
+from training.runs.metadata_shape import without_wrong
 from training.yaml_core import read_yaml
 
 Record = dict[str, Any]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from backend.artifact import checkpoints
 from backend.errors import ConfigError
-from training.run import METADATA, Run, move_to_free_id
+from training.runs.run import METADATA, Run, move_to_free_id
 from training.sync.remote_run import CHECKPOINTS, RemoteRun
 from training.sync.stores import StoreError
 

@@ -16,7 +16,7 @@ from typing import Any
 from backend.artifact import MANIFEST, STEP_PREFIX, DamagedCheckpointError, checkpoints, read_state, step_of, verify
 from backend.errors import ConfigError
 from backend.files import fsync_file, fsync_folder, replacing
-from training.run import METADATA, Run
+from training.runs.run import METADATA, Run
 from training.sync.lease import NOTE
 from training.sync.remote_run import CHECKPOINTS, RemoteRun
 from training.sync.stores import Store

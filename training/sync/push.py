@@ -14,7 +14,7 @@ from typing import Any
 
 from backend.artifact import STEP_PREFIX, checkpoints, read_state
 from backend.errors import WorkerError
-from training.run import Run
+from training.runs.run import Run
 from training.sync.remote_run import CHECKPOINTS, RemoteRun
 from training.sync.stores import StoreError
 

@@ -13,7 +13,7 @@ from filelock import FileLock
 from backend.artifact import checkpoints
 from backend.errors import BudgetSpentError, InterruptedRunError, SourceUnavailableError, TakenOverError
 from training.engine.interruption import StopReason, StopRequest
-from training.run import Run
+from training.runs.run import Run
 from training.sync.lease import NOTE, Lease, worker_id
 from training.sync.own_place import own_place, place_is_taken
 from training.sync.pull import find_remote, local_standing, pull, remote_finished, remote_standing

@@ -17,7 +17,7 @@ from typing import Any, Self
 from backend.errors import InterruptedRunError
 from training.engine.interruption import StopRequest
 from training.reporting.trackers.choice import QUIET, asked_for
-from training.run import Run
+from training.runs.run import Run
 
 _ROOT = Path(__file__).resolve().parent.parent.parent.parent
 SECONDS_AT_THE_END = 60.0  # for what is not there yet; what is left then goes with `runs push`

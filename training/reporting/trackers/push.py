@@ -14,7 +14,7 @@ from training.reporting.run_folder import RunFolder
 from training.reporting.trackers.choice import QUIET, check_tracker, make_tracker
 from training.reporting.trackers.delivery import Delivery
 from training.reporting.trackers.tracker import shown
-from training.run import Run
+from training.runs.run import Run
 
 _STATES = ("finished", "interrupted", "failed")
 
