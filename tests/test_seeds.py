@@ -33,10 +33,12 @@ def runs(place: Path) -> dict[str, Run]:
 def test_runs_differ_by_seed_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path, "tiny", "--seeds", "3,1", sets=("training.max_steps=2",)) == 0
     found = runs(tmp_path)
-    assert [*found] == ["seed3", "seed1"]
+    assert {*found} == {"seed3", "seed1"}
     assert [run.metadata["state"] for run in found.values()] == ["finished", "finished"]
     schema = config_class("tiny")
-    one, other = (flat_values(parse(schema, read_yaml(run.path("config.yaml")), "")) for run in found.values())
+    one, other = (
+        flat_values(parse(schema, read_yaml(run.path("config.yaml")), "")) for run in (found["seed3"], found["seed1"])
+    )
     assert {key: (one[key], other[key]) for key in one if one[key] != other[key]} == {"training.seed": (3, 1)}
     assert found["seed3"].read_json("split.json") == found["seed1"].read_json("split.json")
     ids = f"{found['seed3'].run_id} {found['seed1'].run_id}"
