@@ -34,7 +34,7 @@ def test_it_does_without_the_workers_libraries(
 ) -> None:
     for module in ("training.losses.radar", "training.losses.ssim"):  # to be imported anew
         monkeypatch.delitem(sys.modules, module, raising=False)
-    monkeypatch.setitem(sys.modules, "pytorch_msssim", None)
+    monkeypatch.setitem(sys.modules, "pytorch_msssim.ssim", None)
     assert gpu.main(["--tiny", "--minutes", "0"]) == 0
     output = capsys.readouterr().out
     assert "Huber without SSIM (pytorch_msssim" in output
