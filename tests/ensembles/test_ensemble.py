@@ -47,6 +47,8 @@ def test_the_numbers_are_those_of_the_mean(pool: Pool, capsys: pytest.CaptureFix
     assert f"no member saw any of the 10 images of test of {pool.run('a').name} in training or in selection" in out
     (line,) = [line.split() for line in out.splitlines() if line.startswith("together ")]
     assert float(line[3]) == pytest.approx(told["mean"], abs=0.01)
+    assert told["splits_taken_on_trust"] == pool.ids("ab")
+    assert f"the split of {', '.join(pool.ids('ab'))} is what was said with --split-known" in out
 
 
 def test_a_row_for_each_image(pool: Pool) -> None:
