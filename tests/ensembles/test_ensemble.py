@@ -14,7 +14,9 @@ from safetensors.numpy import load_file
 from tests.ensembles.conftest import MEMBERS, make_member
 from tests.ensembles.pool import Pool
 from training.cli import main
+from training.data.landmarks import PREPARATION_VERSION
 from training.engine.answers import ModelAnswers
+from training.ensembles import answers
 from training.tasks.landmarks import LandmarkTask
 
 
@@ -187,6 +189,14 @@ def test_members_are_asked_once(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> 
     assert pool.call("ensemble", "ab") == 0
     assert sum(asked) == 20  # nor is another model's
     assert pool.result()["mean"] == first["mean"]
+    monkeypatch.setattr(answers, "FORMAT", f"{answers.FORMAT} or later")
+    asked.clear()
+    assert pool.call("ensemble", "ab") == 0
+    assert sum(asked) == 20  # nor what was said to images that were prepared in another way
+
+
+def test_how_images_are_prepared_is_part_of_what_is_kept() -> None:
+    assert str(PREPARATION_VERSION) in answers.FORMAT.split()
 
 
 def test_a_stop_keeps_what_was_said(
