@@ -152,6 +152,19 @@ def test_weights_count(pool: Pool, capsys: pytest.CaptureFixture[str]) -> None:
     assert pool.result()["clean"]["worth_px_224"]["tta"][0] is None
 
 
+def test_a_member_that_alone_counts_has_the_numbers_of_evaluate(pool: Pool) -> None:
+    assert pool.call("ensemble", "ab", "--weights", "1,0") == 0
+    assert pool.call("evaluate", "a", "--split", "test") == 0
+    metrics = json.loads((pool.run("a") / "evaluations/test/metrics.json").read_text("utf-8"))["metrics"]
+    told = pool.result()["clean"]["ensemble"]
+    for way, prefix in (("plain", ""), ("tta", "tta_")):
+        for scale in ("224", "native"):
+            found = told[way][f"px_{scale}"]
+            names = {"mean": "error", "std": "std", "median": "median", "p95": "p95"}
+            ours = {name: metrics[f"test/{prefix}{theirs}_px_{scale}"] for name, theirs in names.items()}
+            assert {name: found[name] for name in names} == pytest.approx(ours, abs=1e-4)
+
+
 def test_without_tta(pool: Pool) -> None:
     assert pool.call("ensemble", "ab", "--no-tta") == 0
     truth = np.stack([pool.truth()[name] for name in pool.split("a", "test")])
