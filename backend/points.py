@@ -93,7 +93,7 @@ def image_files(inputs: Sequence[Path]) -> list[Path]:
         files += [one for one in inside if path.is_file() or _is_image(one)]
     if not files:
         raise UsageError(f"{', '.join(map(str, inputs))}: no images found ({', '.join(IMAGE_SUFFIXES)})")
-    files = sorted({file.resolve(): file for file in files}.values(), key=lambda file: (file.name, str(file)))
+    files = sorted({file.resolve(): file for file in files}.values(), key=lambda file: (file.stem, str(file)))
     for one, other in pairwise(files):
         if one.stem == other.stem:
             raise UsageError(f"{one} and {other}: two images of one name; predict them one after another")

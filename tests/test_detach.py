@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.errors import UsageError
+from backend.errors import DiskError, UsageError
 from training.cli import main
 from training.commands import detach as module
 from training.commands.detach import detach
@@ -98,3 +98,9 @@ def test_not_where_it_would_end_with_this_process(tmp_path: Path, monkeypatch: p
     with pytest.raises(UsageError, match="docker run -d"):
         detach(["train", "--detach"], tmp_path)
     assert not (tmp_path / "logs").exists()
+
+
+def test_a_place_that_cannot_be_written_is_told(worker: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiskError, match="choose another --output"):
+        detach(["train", "--detach"], tmp_path / "file" / "out")

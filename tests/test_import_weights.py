@@ -134,5 +134,9 @@ def test_a_split_that_is_known_is_looked_at_for_leaks(
     assert told["split_told"] is True
     assert told["unknown"] == ["the seed", "the settings of training"]
     assert main(["evaluate", run.name, "--split", "test", *places(place)]) == 0
-    assert "nobody knows" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "nobody knows" not in out
+    assert "its split is what was said with --split-known; nothing can check it" in out
+    assert main(["runs", "verify", run.name, *places(place)]) == 0
+    assert "the same pairs in each" in capsys.readouterr().out
     assert main(["audit", run.name, "--output", str(place / "out")]) == 0

@@ -102,6 +102,27 @@ def test_it_acts_once_everything_is_verified_in_the_store(
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 
+def test_of_several_seeds_the_last_one_ends_it(api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seeds = ("--seeds", "1,2", "--set", "training.max_steps=2")
+    api.look = lambda: len(list((tmp_path / "out/tiny").glob("*_seed2/report.html")))  # type: ignore[assignment]
+    assert finishing(tmp_path, "stop", *seeds) == 0
+    assert api.looks == [1]
+    assert capsys.readouterr().out.count("the instance is needed for what follows") == 1
+
+
+def test_a_budget_spent_by_the_first_of_several_seeds_ends_it(api: Api, tmp_path: Path) -> None:
+    assert finishing(tmp_path, "stop", "--seeds", "1,2", "--max-hours", "1e-9") == BUDGET_SPENT
+    assert len(api.asked) == 1
+
+
+def test_it_is_refused_before_the_first_of_several_seeds(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CONTAINER_ID")
+    assert finishing(tmp_path, "stop", "--seeds", "1,2") == CONFIG
+    assert not list(tmp_path.glob("out/tiny/*"))
+
+
 def test_a_finished_run_is_seen_to_again(api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     api.answers = [(500, {})]
     assert finishing(tmp_path, "destroy") == SOURCE_UNAVAILABLE

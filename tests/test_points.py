@@ -71,6 +71,13 @@ def test_files_are_found_once_and_told_apart(images: Path) -> None:
         image_files([images])
 
 
+def test_two_of_one_name_are_told_also_with_a_third_between_them(images: Path) -> None:
+    for name in ("x.bmp", "x.c.jpg", "x.png"):
+        (images / name).write_bytes(b"")
+    with pytest.raises(UsageError, match=r"x\.bmp and .*x\.png"):
+        image_files([images])
+
+
 def test_what_cannot_be_predicted_is_told(run: Path, images: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         image_files([tmp_path / "nowhere"])

@@ -100,9 +100,9 @@ def test_a_seed_that_diverges_does_not_keep_the_others(
 
 def test_only_the_last_seed_gives_the_machine_back() -> None:
     found = requests_by_seed(TrainRequest(task="tiny", on_finish="destroy"), "5, 4")
-    assert [(one.seed, one.run_name, one.on_finish) for one in found] == [
-        (5, "seed5", "none"),
-        (4, "seed4", "destroy"),
+    assert [(one.seed, one.run_name, one.on_finish, one.more_follow) for one in found] == [
+        (5, "seed5", "destroy", True),
+        (4, "seed4", "destroy", False),
     ]
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.weights import read_state_dict
 from training.fetching.archive import Tellers
-from training.fetching.pretrained import IMAGENET_RESNET18, pretrained_file
+from training.fetching.pretrained import IMAGENET_RESNET18, SPARE, pretrained_file
 
 if TYPE_CHECKING:
     from backend.models.landmarks import LandmarkNet
@@ -34,6 +33,6 @@ def load_pretrained(net: LandmarkNet, tell: Tellers, other: Path | None = None, 
     """
     from backend.models.landmarks_weights import start_trunk
 
-    path = pretrained_file(url, other or Path(tempfile.gettempdir()) / "pretrained", tell, WITHOUT)
+    path = pretrained_file(url, other or SPARE, tell, WITHOUT)
     start_trunk(net, read_state_dict(path), path)
     return path

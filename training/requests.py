@@ -45,6 +45,7 @@ class TrainRequest(PrepareRequest):
     max_cost: float | None = None
     price_per_hour: float | None = None
     on_finish: str = "none"  # or "stop", "destroy"
+    more_follow: bool = False  # other trainings of the same command: a finished one leaves the instance to them
     argv: tuple[str, ...] = field(default=(), compare=False)  # the command as given, for the record
 
 

@@ -156,6 +156,14 @@ def test_the_seed_changes_the_split_and_the_fingerprint_but_no_image(world):
 # --- the cache --------------------------------------------------------------------------------------------------------
 
 
+def test_the_order_in_which_classes_are_listed_does_not_change_the_split(world):
+    before = prepare(world)
+    (world.source / "landmarks.yaml").write_text("classes: [Viral_Pneumonia, Normal, COVID]\n")
+    after = prepare(world)
+    assert after.facts["classes"] == before.facts["classes"][::-1]
+    assert after.members == before.members
+
+
 def test_the_number_of_workers_and_the_place_change_nothing(world, tmp_path, monkeypatch):
     monkeypatch.setattr(landmarks, "_FILES_PER_WORKER", 1)
     alone = prepare(world)

@@ -43,6 +43,16 @@ def test_a_file_that_is_here_is_verified(torch_home: Path) -> None:
     assert (found().state, found().code) == ("failed", 65)
 
 
+def test_a_file_where_training_keeps_it_without_torchs_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / URL.rpartition("/")[2]
+    path.write_bytes(CONTENT)
+    monkeypatch.setattr(weights, "SPARE", tmp_path, raising=False)
+    monkeypatch.setattr(weights.requests, "head", lambda url, **options: pytest.fail("the host was asked"))
+    assert (found().state, found().found) == ("ok", f"{path}: sound")
+
+
 def test_the_host_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = requests.Response()
     answer.status_code, answer.headers["Content-Length"] = 200, "46830571"

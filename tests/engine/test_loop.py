@@ -13,9 +13,10 @@ from backend.artifact import checkpoints, open_checkpoint, step_of
 from backend.errors import ConfigError, DivergedError, InterruptedRunError
 from tests.engine.assembly import make_engine
 from tests.tiny_task import TinyConfig, TinyTask
+from training.engine import loop
 from training.engine.loop import Engine, fit
 from training.files import read_json_lines
-from training.tasks.protocol import Batch, Term
+from training.tasks.protocol import Batch, Phase, Term
 
 TIMES = ("time", "seconds", "items_per_second", "data_wait")
 
@@ -181,6 +182,29 @@ def test_best_is_the_lowest_validation_loss_and_its_checkpoint_is_kept(data: Pat
     assert engine.progress.best.step in kept
     assert kept[-2:] == sorted(losses)[-2:]
     assert len(kept) <= 3
+
+
+class Begun(TinyTask):
+    """Notes what the second phase begins with."""
+
+    def enter_phase(self, model: torch.nn.Module, phase: Phase) -> list[dict[str, Any]]:
+        self.begun = {name: value.clone() for name, value in model.state_dict().items()}
+        return super().enter_phase(model, phase)
+
+
+def test_the_second_phase_begins_with_the_best_of_the_first(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_selected", lambda engine, record: float(record["step"]))  # the first one is the best
+    task = Begun(tiny(training={"epochs": 9, "keep_checkpoints": 9}).config)
+    fit(make_engine(task, data, tmp_path / "run"))
+    first, *_, last = [
+        open_checkpoint(tmp_path / "run" / "checkpoints" / f"step-{record['step']:08d}").weights
+        for record in log_of(tmp_path / "run")
+        if record["kind"] == "validation" and record["phase"] == "head"
+    ]
+    assert same(task.begun, first)
+    assert not same(task.begun, last)
 
 
 def test_early_stopping_ends_the_phase(data: Path, tmp_path: Path) -> None:

@@ -48,6 +48,15 @@ def test_cosine_and_linear_fall_to_the_floor() -> None:
     assert schedule(schedule="cosine").factor(25) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
 
 
+def test_no_group_falls_below_the_floor() -> None:
+    for kind in ("cosine", "linear", "step"):
+        made = schedule(schedule=kind, **({"lr_step_epochs": 1, "lr_factor": 0.1} if kind == "step" else {}))
+        assert [made.rate(0, scale) for scale in (1, 0.1)] == pytest.approx([1e-2, 1e-3])
+        assert [made.rate(100, scale) for scale in (1, 0.1, 1e-5)] == pytest.approx([1e-6, 1e-6, 1e-7])
+    assert schedule(schedule="cosine").rate(50, 0.1) == pytest.approx(5e-4)
+    assert schedule(schedule="constant").rate(100, 0.1) == pytest.approx(1e-3)
+
+
 def test_step_falls_every_so_many_epochs() -> None:
     made = schedule(schedule="step", lr_step_epochs=2, lr_factor=0.1)
     assert [made.factor(step) for step in (0, 19, 20, 40)] == pytest.approx([1, 1, 0.1, 0.01])

@@ -14,7 +14,9 @@ from safetensors.numpy import load_file
 from tests.ensembles.conftest import MEMBERS, make_member
 from tests.ensembles.pool import Pool
 from training.cli import main
+from training.data.landmarks import PREPARATION_VERSION
 from training.engine.answers import ModelAnswers
+from training.ensembles import answers
 from training.tasks.landmarks import LandmarkTask
 
 
@@ -47,6 +49,8 @@ def test_the_numbers_are_those_of_the_mean(pool: Pool, capsys: pytest.CaptureFix
     assert f"no member saw any of the 10 images of test of {pool.run('a').name} in training or in selection" in out
     (line,) = [line.split() for line in out.splitlines() if line.startswith("together ")]
     assert float(line[3]) == pytest.approx(told["mean"], abs=0.01)
+    assert told["splits_taken_on_trust"] == pool.ids("ab")
+    assert f"the split of {', '.join(pool.ids('ab'))} is what was said with --split-known" in out
 
 
 def test_a_row_for_each_image(pool: Pool) -> None:
@@ -148,6 +152,19 @@ def test_weights_count(pool: Pool, capsys: pytest.CaptureFixture[str]) -> None:
     assert pool.result()["clean"]["worth_px_224"]["tta"][0] is None
 
 
+def test_a_member_that_alone_counts_has_the_numbers_of_evaluate(pool: Pool) -> None:
+    assert pool.call("ensemble", "ab", "--weights", "1,0") == 0
+    assert pool.call("evaluate", "a", "--split", "test") == 0
+    metrics = json.loads((pool.run("a") / "evaluations/test/metrics.json").read_text("utf-8"))["metrics"]
+    told = pool.result()["clean"]["ensemble"]
+    for way, prefix in (("plain", ""), ("tta", "tta_")):
+        for scale in ("224", "native"):
+            found = told[way][f"px_{scale}"]
+            names = {"mean": "error", "std": "std", "median": "median", "p95": "p95"}
+            ours = {name: metrics[f"test/{prefix}{theirs}_px_{scale}"] for name, theirs in names.items()}
+            assert {name: found[name] for name in names} == pytest.approx(ours, abs=1e-4)
+
+
 def test_without_tta(pool: Pool) -> None:
     assert pool.call("ensemble", "ab", "--no-tta") == 0
     truth = np.stack([pool.truth()[name] for name in pool.split("a", "test")])
@@ -185,6 +202,14 @@ def test_members_are_asked_once(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> 
     assert pool.call("ensemble", "ab") == 0
     assert sum(asked) == 20  # nor is another model's
     assert pool.result()["mean"] == first["mean"]
+    monkeypatch.setattr(answers, "FORMAT", f"{answers.FORMAT} or later")
+    asked.clear()
+    assert pool.call("ensemble", "ab") == 0
+    assert sum(asked) == 20  # nor what was said to images that were prepared in another way
+
+
+def test_how_images_are_prepared_is_part_of_what_is_kept() -> None:
+    assert str(PREPARATION_VERSION) in answers.FORMAT.split()
 
 
 def test_a_stop_keeps_what_was_said(

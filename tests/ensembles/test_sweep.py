@@ -54,6 +54,7 @@ def test_the_best_on_val_is_reported_on_test(pool: Pool, tmp_path: Path, capsys:
     pool_told = {one["run"]: one for one in told["pool"]}
     a = pool_told[pool.ids("a")[0]]
     assert a["val_px_224"] == pytest.approx(error_of(pool, "a", val), abs=2e-3)
+    assert a["split_taken_on_trust"] is True  # members of the pool are imported
     assert a["worth_on_val_px_224"] == pytest.approx(named["bc"] - named["abc"], abs=2e-3)
     shown = capsys.readouterr().out
     assert shown.count("BEST") == 1

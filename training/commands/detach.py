@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from backend.errors import DONE, UsageError
+from backend.errors import DONE, DiskError, UsageError
 from training.shown import without_secrets
 
 FLAG = "--detach"
@@ -27,6 +27,7 @@ def detach(argv: Sequence[str], output: Path) -> int:
 
     Raises:
         UsageError: in a container, which ends with its first process.
+        DiskError: nothing can be written to ``output``.
     """
     if _is_first_in_container():
         raise UsageError(f"{FLAG}: a container ends with its first process; start the container with `docker run -d`")
@@ -49,7 +50,7 @@ def _is_first_in_container() -> bool:
 
 
 def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("xb") as file:
+    with log.open("ab") as file:
         return subprocess.Popen(
             [sys.executable, str(_ENTRY), *command],
             stdin=subprocess.DEVNULL,
@@ -60,10 +61,16 @@ def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
 
 
 def _log_file(output: Path, command: Sequence[str]) -> Path:
+    """A new file."""
     folder = output / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S_%f")
-    return folder / f"{stamp}_{command[0] if command and command[0].isalpha() else 'train'}.log"
+    log = folder / f"{stamp}_{command[0] if command and command[0].isalpha() else 'train'}.log"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        log.touch(exist_ok=False)
+    except OSError as error:
+        raise DiskError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from error
+    return log
 
 
 def _tell(pid: int, command: Sequence[str], log: Path) -> None:

@@ -49,7 +49,7 @@ from training.requests import EvaluateRequest, PrepareRequest
 from training.runs.data import check_data_there, with_data_of
 from training.runs.provenance import determinism, prepare_environment
 from training.runs.publish import model_of
-from training.runs.run import Run, find_runs, is_imported, resolve_run
+from training.runs.run import Run, find_runs, is_imported, is_split_told, resolve_run
 from training.tasks import config_class
 from training.tasks.protocol import Batch, ItemSource, Prepared
 from training.work import Work
@@ -266,6 +266,8 @@ class _Evaluation:
         if not run.path(SPLIT_FILE).is_file():
             self.work.log.say("note: nobody knows what this model was trained on, so leaks cannot be looked for")
             return None
+        if is_split_told(run):
+            self.work.log.say("note: its split is what was said with --split-known; nothing can check it")
         known = read_membership(run.path(SPLIT_FILE))
         own = prepared.fingerprint == run.metadata.get("dataset", {}).get("fingerprint")
         seen = [

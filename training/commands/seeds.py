@@ -20,7 +20,7 @@ MEMBERS_TASK = "landmarks"  # whose runs can be averaged
 def requests_by_seed(request: TrainRequest, text: str) -> list[TrainRequest]:
     """One request for each seed of ``text`` (``111,222``); they differ in seed and run name alone.
 
-    Only the last one ends a rented instance: until then there is more to do.
+    Only the last one that finishes ends a rented instance: until then there is more to do. A spent budget ends it too.
 
     Raises:
         UsageError: ``text`` holds something else or a seed twice, or the request names a seed or a run of its own.
@@ -32,12 +32,7 @@ def requests_by_seed(request: TrainRequest, text: str) -> list[TrainRequest]:
         raise UsageError(f"--seeds {text!r}: trains a run of its own for each seed; drop --resume {request.resume}")
     stem = f"{request.run_name}_" if request.run_name else ""
     last = seeds[-1]
-    return [
-        replace(
-            request, seed=seed, run_name=f"{stem}seed{seed}", on_finish=request.on_finish if seed == last else "none"
-        )
-        for seed in seeds
-    ]
+    return [replace(request, seed=seed, run_name=f"{stem}seed{seed}", more_follow=seed != last) for seed in seeds]
 
 
 def _parsed(text: str) -> list[int]:

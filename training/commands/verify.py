@@ -34,7 +34,7 @@ from training.requests import PrepareRequest, TrainRequest, VerifyRequest
 from training.runs.data import with_data_of
 from training.runs.provenance import determinism, prepare_environment, versions
 from training.runs.publish import published
-from training.runs.run import Run, is_imported, resolve_run
+from training.runs.run import Run, is_imported, is_split_told, resolve_run
 from training.tasks.protocol import Prepared
 from training.work import Work
 
@@ -153,7 +153,7 @@ def _same(name: str, recorded: object, found: object) -> Check:
 
 
 def _same_split(run: Run, work: Work, prepared: Prepared) -> Check:
-    if is_imported(run):
+    if is_imported(run) and not is_split_told(run):
         return Check("split", ok=True, found="unknown, as recorded: these are imported weights")
     if not run.path(SPLIT_FILE).is_file():
         return Check("split", ok=False, found=f"{SPLIT_FILE} is missing")

@@ -160,7 +160,7 @@ def prepared_items(
     sizes, pixels = np.array(cache.extra["sizes"]), cache.extra["pixels"]
     raise_problems(outside(annotated, sizes))
     fractions = section.split.fractions
-    split = split_images(annotated.class_of, _keys(annotated, pixels), fractions, split_seed, cache.folder)
+    split = split_images(_by_name(annotated), _keys(annotated, pixels), fractions, split_seed, cache.folder)
     audit = audit_of(annotated, pixels, split, fractions, split_seed)
     points = (annotated.points / sizes[:, None]).astype(np.float32)
     weight_of = np.array([(class_weights or {}).get(name, 1.0) for name in annotated.classes], np.float32)
@@ -177,6 +177,11 @@ def prepared_items(
         summary=summary_lines(annotated, audit, cache.folder.name, mirror),
         facts={**facts_before(section, annotated, splits["train"].points), "cache": cache.fingerprint},
     )
+
+
+def _by_name(annotated: Annotated) -> np.ndarray:
+    """int64 [n]: each image's class, numbered by name: scikit-learn draws in that order, however they are listed."""
+    return np.argsort(np.argsort(annotated.classes))[annotated.class_of]
 
 
 def _keys(annotated: Annotated, pixels: Sequence[str]) -> list[list[tuple[str, str]]]:

@@ -100,7 +100,8 @@ class Bench:
     def step(self) -> float:
         """One step; its seconds."""
         started = time.perf_counter()
-        result = self.stepper.take(self.batch, 0, self.optimizer.defaults["lr"])
+        rates = [self.optimizer.defaults["lr"] * scale for scale in self.stepper.scales]
+        result = self.stepper.take(self.batch, 0, rates)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.finite = result.taken or result.overflow

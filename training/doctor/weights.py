@@ -11,7 +11,7 @@ from backend.artifact import checkpoints
 from backend.errors import SOURCE_UNAVAILABLE, BadDataError
 from training.doctor.finding import Finding, failed, ok
 from training.doctor.job import Job
-from training.fetching.pretrained import file_here
+from training.fetching.pretrained import SPARE, file_here
 from training.reporting.units import size_in_words
 
 _NAME = "weights"
@@ -24,7 +24,7 @@ def check_weights(job: Job) -> Finding | None:
     if url is None or (job.run is not None and checkpoints(job.run / "checkpoints")):
         return None
     try:
-        path = file_here(url)
+        path = file_here(url, SPARE)
     except BadDataError as error:
         return failed(_NAME, str(error), "", code=error.exit_code)
     if path is not None:

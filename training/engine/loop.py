@@ -176,9 +176,9 @@ def _train_epoch(engine: Engine, session: Session) -> None:
     stepper, schedule, log_every = session.stepper, session.schedule, training.log_every_steps
     for batch, items in _epoch_batches(engine, session):
         meter.got_batch(clock())
-        engine_rate = session.phase.learning_rate * schedule.factor(progress.step - progress.phase_first_step)
+        at = progress.step - progress.phase_first_step
         try:
-            result = stepper.take(batch, progress.step, engine_rate)
+            result = stepper.take(batch, progress.step, [schedule.rate(at, scale) for scale in stepper.scales])
         except PartialStepDropped:
             _interrupt(engine, session)
         progress.step += 1
@@ -192,7 +192,7 @@ def _train_epoch(engine: Engine, session: Session) -> None:
         now = clock()
         meter.stepped(now, items)
         if progress.step % log_every == 0:
-            _log(engine, session, result, engine_rate, meter)
+            _log(engine, session, result, schedule.rate(at), meter)
         if now >= meter.next_tick:
             _tick(engine, session, meter, now)
         if engine.stop.requested:

@@ -12,18 +12,19 @@ from training.tasks.protocol import Phase
 
 
 class Schedule:
-    """Learning-rate factor within one phase.
+    """Learning rates within one phase.
 
-    ``factor(step)`` is ``warm-up x shape(step) x plateau``; the rate never falls below ``min_learning_rate``
-    (warm-up aside). Plateau falls are torch's ReduceLROnPlateau, run on a rate of 1.
+    The rate of a group of parameters is the phase's, times the group's scale, times ``factor(step)``, which is
+    ``warm-up x shape(step) x plateau``; no group's falls below ``min_learning_rate`` (warm-up aside, and one that
+    begins below it stays). Plateau falls are torch's ReduceLROnPlateau, run on a rate of 1.
     """
 
     def __init__(self, settings: TrainingSection, phase: Phase, steps_per_epoch: int, mode: str) -> None:
         self.settings = settings
         self.kind = phase.schedule or settings.schedule
         self.steps, self.steps_per_epoch = max(phase.epochs * steps_per_epoch, 1), max(steps_per_epoch, 1)
-        rate = phase.learning_rate
-        self.floor = 0.0 if self.kind == "constant" else min(settings.min_learning_rate / rate, 1.0)
+        self.learning_rate = phase.learning_rate
+        self.lowest = 0.0 if self.kind == "constant" else settings.min_learning_rate
         self._rate = torch.optim.SGD([torch.zeros(1)], lr=1.0)
         self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self._rate,
@@ -32,11 +33,16 @@ class Schedule:
             patience=settings.lr_patience,
         )
 
-    def factor(self, step: int) -> float:
-        """The factor for the ``step``-th optimizer step of the phase, from 0."""
+    def rate(self, step: int, scale: float = 1.0) -> float:
+        """The rate, for the ``step``-th optimizer step of the phase from 0, of a group with this ``lr_scale``."""
+        return self.learning_rate * scale * self.factor(step, scale)
+
+    def factor(self, step: int, scale: float = 1.0) -> float:
+        """What becomes of a group's own rate."""
         warmup = self.settings.warmup_steps
         rise = min((step + 1) / warmup, 1.0) if warmup else 1.0
-        return rise * max(self._shape(step - warmup), self.floor)
+        floor = min(self.lowest / (self.learning_rate * scale), 1.0)
+        return rise * max(self._shape(step - warmup), floor)
 
     def _shape(self, step: int) -> float:
         kind = self.kind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,10 +68,12 @@ class Stepper:
         self.should_stop, self.on_micro = should_stop, on_micro
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.buffers = _Snapshot(list(model.buffers()))
-        self.rates = [float(group.get("lr_scale", 1.0)) for group in optimizer.param_groups]
+        self.scales = [float(group.get("lr_scale", 1.0)) for group in optimizer.param_groups]
 
-    def take(self, batch: Batch, step: int, learning_rate: float) -> StepResult:
+    def take(self, batch: Batch, step: int, rates: Sequence[float]) -> StepResult:
         """Step number ``step`` on ``batch``; redone with smaller micro-batches while memory runs out.
+
+        ``rates`` are the groups' learning rates.
 
         Raises:
             PartialStepDropped: a stop was asked for before the last micro-batch.
@@ -95,7 +97,7 @@ class Stepper:
             self.micro = -(-micro // 2)
             self.on_micro(micro, self.micro)
         try:
-            return self._decide(loss, terms, counts, learning_rate)
+            return self._decide(loss, terms, counts, rates)
         except RuntimeError as error:  # the optimizer's own state is made at its first step
             if is_out_of_memory(error):
                 raise out_of_memory() from error
@@ -124,7 +126,7 @@ class Stepper:
         return total, sums, counts
 
     def _decide(
-        self, loss: Tensor, terms: dict[str, Tensor], counts: dict[str, Any], learning_rate: float
+        self, loss: Tensor, terms: dict[str, Tensor], counts: dict[str, Any], rates: Sequence[float]
     ) -> StepResult:
         scaler = self.precision.scaler
         if scaler is not None:
@@ -133,8 +135,8 @@ class Stepper:
         loss_value, norm_value = _both(loss, norm)
         taken = math.isfinite(loss_value) and math.isfinite(norm_value)
         if taken:
-            for group, scale in zip(self.optimizer.param_groups, self.rates, strict=True):
-                group["lr"] = learning_rate * scale
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
             if scaler is None:
                 self.optimizer.step()
             else:

@@ -22,6 +22,7 @@ from xxhash import xxh3_64_hexdigest
 from backend.errors import BadDataError
 from backend.files import write_atomic
 from training.assemble import known_micro, planned_micro, rows_of
+from training.data.landmarks import PREPARATION_VERSION
 from training.engine.answers import ModelAnswers
 from training.engine.device import Precision, choose_device
 from training.ensembles.bench import Content, DataBench
@@ -31,7 +32,7 @@ from training.runs.provenance import determinism, prepare_environment
 from training.tasks.protocol import Batch, Outputs, Task
 
 FOLDER = "points"
-FORMAT = "1"
+FORMAT = f"1, images prepared as in {PREPARATION_VERSION}"
 _MOST_LETTERS = 24  # of a run's name, so that it stands beside a bar
 Points = NDArray[np.float32]
 Row = tuple[Points, Points | None]  # what is said to one image: plain [P, 2], and the mean with its mirror image's

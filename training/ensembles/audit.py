@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from training.ensembles.members import EnsembleMember
 from training.leaks.find import KINDS, Leaks, find_leaks
 from training.leaks.members import Member
+from training.runs.run import is_split_told
 
 TRAIN, VAL = "train", "val"
 
@@ -20,6 +21,7 @@ class Contamination:
     names: Sequence[str]  # of the members
     by_member: Sequence[Leaks | None]
     by_selection: bool  # whether images that a member's checkpoint was chosen by count too
+    taken_on_trust: Sequence[str] = ()  # members whose split is only what somebody said when importing them
 
     @property
     def unknown(self) -> list[str]:
@@ -42,7 +44,11 @@ class Contamination:
     def lines(self, what: str) -> list[str]:
         """For people: who has learned from which of the images, which are ``what``."""
         head = f"Audit: {self._verdict(what)}"
-        return [head, *self._counts()] if self.tainted else [head]
+        lines = [head, *self._counts()] if self.tainted else [head]
+        if self.taken_on_trust:
+            names = ", ".join(self.taken_on_trust)
+            lines.append(f"note: the split of {names} is what was said with --split-known; nothing can check it.")
+        return lines
 
     def _verdict(self, what: str) -> str:
         if self.unknown:
@@ -87,7 +93,8 @@ def contamination(members: Sequence[EnsembleMember], examined: Sequence[Member],
     by_selection = split != VAL
     learned_from = (TRAIN, VAL) if by_selection else (TRAIN,)
     found = [_leaks_of(member, examined, learned_from, split) for member in members]
-    return Contamination(examined, [member.label for member in members], found, by_selection)
+    trusted = [member.label for member in members if is_split_told(member.run)]
+    return Contamination(examined, [member.label for member in members], found, by_selection, trusted)
 
 
 def _leaks_of(

@@ -127,7 +127,7 @@ class DataBench:
         where = [(name, index) for name in names for index in range(len(self.prepared.splits[name]))]
         if not where:
             raise BadDataError(f"the {split} split holds no images")
-        items = [self.prepared.splits[name].item(index, None) for name, index in where]
+        items = [_without_pixels(self.prepared.splits[name].item(index, None)) for name, index in where]
         return Images(
             split=split,
             members=[self.prepared.members[name][index] for name, index in where],
@@ -196,6 +196,11 @@ def _say_about(first: EnsembleMember, work: Work, prepared: Prepared, split_seed
             f"note: the data are not as {first.label} was trained on; they are split anew by its settings, and the "
             "audit goes by names and content"
         )
+
+
+def _without_pixels(item: Batch) -> Batch:
+    """What is small: a whole dataset's images need not fit into memory."""
+    return {key: value for key, value in item.items() if key != "image"}
 
 
 def _joined(items: Sequence[Batch], key: str) -> NDArray[Any]:

@@ -81,6 +81,7 @@ def _told(
         "images": {"split": request.split, "of": data.described(request.split), **_counts(found)},
         "ensemble_info": _info(members, scored),
         "audit": [None if leaks is None else leaks.to_json() for leaks in found.by_member],
+        "splits_taken_on_trust": list(found.taken_on_trust),
     }
     if clean is not None:
         told |= {**headline(clean, scored.ways[-1]), "clean": clean}

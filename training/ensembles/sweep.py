@@ -33,6 +33,7 @@ from training.heartbeat import beat
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
 from training.requests import SweepRequest
+from training.runs.run import is_split_told
 from training.scores.landmark_errors import PIXELS
 
 _MOST = 2_000_000  # combinations; more would be a list that nobody reads
@@ -97,6 +98,7 @@ class _Search:
             {
                 "run": member.label,
                 "checkpoint": str(member.checkpoint),
+                "split_taken_on_trust": is_split_told(member.run),
                 "val_px_224": rounded(error),
                 "worth_on_val_px_224": rounded(value),
             }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ from training.reporting.units import size_in_words
 
 IMAGENET_RESNET18 = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 """torchvision's ResNet18_Weights.IMAGENET1K_V1."""
+
+SPARE = Path(tempfile.gettempdir()) / "pretrained"
+"""Where files are kept where torch.hub's folder cannot be written."""
 
 _CONNECT, _READ, _STALL, _TOTAL = 15.0, 60.0, 120.0, 3600.0  # seconds
 _POLL_SECONDS = 0.2

@@ -33,7 +33,7 @@ class RentedMachine:
     def __init__(self, request: TrainRequest, environ: Mapping[str, str], stop: StopRequest) -> None:
         budget = Budget(request.max_hours, request.max_cost, request.price_per_hour)
         budget.check()
-        self._action = request.on_finish
+        self._action, self._more_follow = request.on_finish, request.more_follow
         self._instance = instance_for(request.on_finish, request.sync_to, environ)
         self._meter = Meter(budget, stop)
         self._sync = Sync(open_store(request.sync_to), request.task, request.output, stop) if request.sync_to else None
@@ -109,5 +109,8 @@ class RentedMachine:
         if self._instance is None:
             return
         files = sync.verify(run, self._say)
+        if self._more_follow and error is None:
+            self._say(f"{files} files there are what they are here; the instance is needed for what follows")
+            return
         self._say(f"{files} files there are what they are here; now the instance is to {self._action}")
         self._instance.end(self._action)

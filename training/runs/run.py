@@ -208,6 +208,11 @@ def matching_run(output: Path, task: str, known: Mapping[str, Any], same_data: C
     return next((run for run in found if same_data(run)), None) or next(prepared, None)
 
 
+def is_split_told(run: Run) -> bool:
+    """Whether somebody only said on which split it was trained (`import --split-known`): nothing can check it."""
+    return bool(run.metadata.get("imported", {}).get("split_told"))
+
+
 def is_imported(run: Run) -> bool:
     """Whether a run was made of old weights: there is nothing to continue in it."""
     return run.metadata.get("state") == IMPORTED

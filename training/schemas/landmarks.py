@@ -175,7 +175,11 @@ class LandmarkTrainingSection(TrainingSection):
 class LandmarkSelectionSection(SelectionSection):
     """Which checkpoint is the best."""
 
-    metric: str = setting("val/error_px_224", "A validation metric; test metrics are refused.", pattern=r"^val/.+")
+    metric: str = setting(
+        "val/error_px_224",
+        "A validation metric, of plain predictions unless it begins with val/tta_; test metrics are refused.",
+        pattern=r"^val/.+",
+    )
 
 
 class LandmarkEvaluationSection(EvaluationSection):
