@@ -29,7 +29,7 @@ WORKER = exec $(PY) training/train_worker.py
 HAVING = $(if $($(1)),$(2) "$($(1))")
 CHOICE = $(call HAVING,TASK,--task) $(call HAVING,DATA,--data) $(call HAVING,CONFIG,--config)
 CHOSEN_RUN = $(if $(RUN),"$(RUN)") $(call HAVING,TASK,--task) $(call HAVING,DATA,--data)
-MEMBERS = $(RUNS) $(call HAVING,DATA,--data) $(call HAVING,CONFIG,--config)
+MEMBERS = $(strip $(RUNS)) $(call HAVING,DATA,--data) $(call HAVING,CONFIG,--config)
 NEED_RUNS = $(if $(RUNS)$(CONFIG),,$(error $@ needs RUNS="<run> <run> …", or CONFIG=<file that names them>))
 NEED_RUN = $(if $(RUN),,$(error $@ needs RUN=<id, its unique beginning, or a folder>))
 

@@ -42,7 +42,10 @@ def test_runs_differ_by_seed_alone(tmp_path: Path, capsys: pytest.CaptureFixture
     assert {key: (one[key], other[key]) for key in one if one[key] != other[key]} == {"training.seed": (3, 1)}
     assert found["seed3"].read_json("split.json") == found["seed1"].read_json("split.json")
     ids = f"{found['seed3'].run_id} {found['seed1'].run_id}"
-    assert capsys.readouterr().out.splitlines()[-2:] == [f"--- 2 trained: {ids}", f"next: runs compare {ids}"]
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"--- 2 trained: {ids}",
+        f"next: python training/train_worker.py runs compare {ids}",
+    ]
 
 
 def test_the_same_command_trains_what_is_missing(

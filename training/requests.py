@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from training.ensembles.spec import Spec
 
+WORKER = "python training/train_worker.py"  # as a person calls it in the repository's folder
 OUTPUT = Path("model_output")
 DATASETS = Path("datasets")
 

@@ -58,7 +58,7 @@ def test_the_best_on_val_is_reported_on_test(pool: Pool, tmp_path: Path, capsys:
     assert a["worth_on_val_px_224"] == pytest.approx(named["bc"] - named["abc"], abs=2e-3)
     shown = capsys.readouterr().out
     assert shown.count("BEST") == 1
-    assert f"the same again: ensemble {' '.join(pool.ids(order[0]))}" in shown
+    assert f"the same again: python training/train_worker.py ensemble {' '.join(pool.ids(order[0]))}" in shown
 
 
 def test_only_images_clean_for_the_whole_pool_count(pool: Pool) -> None:

@@ -11,7 +11,7 @@ import typer
 from backend.errors import DONE, DivergedError, UsageError
 from training.engine.interruption import StopRequest
 from training.heartbeat import beat
-from training.requests import TrainRequest
+from training.requests import WORKER, TrainRequest
 
 SEED = "training.seed"
 MEMBERS_TASK = "landmarks"  # whose runs can be averaged
@@ -77,4 +77,4 @@ def _say_next(task: str, runs: Sequence[str]) -> None:
     if len(runs) < 2:
         return
     command = "ensemble" if task == MEMBERS_TASK else "runs compare"
-    typer.echo(f"next: {command} {' '.join(runs)}")
+    typer.echo(f"next: {WORKER} {command} {' '.join(runs)}")

@@ -70,14 +70,15 @@ def check_pairs(landmark_set: LandmarkSet, points: np.ndarray) -> list[str]:
         _check_each(landmark_set, order, with_pairs)
         return [_confirmed(with_pairs.residual, _fit(mean, np.arange(len(mean))).residual)]
     best, pairing = _best_pairing(mean)
-    if best.residual <= min(_GOOD, _FRACTION * with_pairs.residual) and landmark_set.pairs:
+    if best.residual <= min(_GOOD, _FRACTION * with_pairs.residual):
         worst = int(np.argmax(best.distances[np.arange(len(mean)), order]))
         raise _wrong(landmark_set, order, worst, int(pairing[worst]))
-    line = f"mirror pairs: with them the shapes are not their own mirror image (off by {with_pairs.residual:.0%} of "
-    line += (
-        "their radius), so the labels cannot confirm them; look at some mirrored images, or set augmentation.flip=0 "
+    told = (
+        "warning: mirror pairs: with them the shapes are not their own mirror image (off by "
+        f"{with_pairs.residual:.0%} of their radius), so the labels cannot confirm them; look at some mirrored images, "
+        "or set augmentation.flip=0 and evaluation.tta=false"
     )
-    return [f"{line}and evaluation.tta=false"]
+    return [told]
 
 
 def _confirmed(residual: float, without: float) -> str:
@@ -102,7 +103,8 @@ def _wrong(landmark_set: LandmarkSet, order: np.ndarray, point: int, found: int)
     where = f"on {names[found]}" if found != point else "on itself"
     return BadDataError(
         f"{landmark_set.origin}: pairs: {names[point]} {has}, but in the mirrored mean shape it falls {where}. Name in "
-        "landmarks.yaml, under pairs, the two points each that a mirror exchanges ([] where none are)."
+        "landmarks.yaml, under pairs, the two points each that a mirror exchanges; without the key pairs nothing is "
+        "mirrored (augmentation.flip=0, evaluation.tta=false)."
     )
 
 

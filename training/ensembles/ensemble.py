@@ -15,7 +15,7 @@ from training.ensembles.answers import ask_all
 from training.ensembles.audit import Contamination, contamination
 from training.ensembles.bench import ALL, DataBench
 from training.ensembles.kept import RESULT, as_json, check_out, keep, look_at
-from training.ensembles.members import EnsembleMember, open_members
+from training.ensembles.members import EnsembleMember, open_members, other_origins
 from training.ensembles.scored import TTA, Scored
 from training.ensembles.told import counted, looks_line, part_of, say_all
 from training.heartbeat import beat
@@ -41,6 +41,7 @@ def ensemble(request: EnsembleRequest) -> int:
     with StopRequest(beat) as stop, Progress(log) as display:
         members = open_members(request.output, request.spec)
         data = DataBench.open(members[0], request, stop, log, display)
+        say_all(log, other_origins(members))
         images = data.images(request.split)
         found = contamination(members, images.members, request.split)
         say_all(log, found.lines(data.described(request.split)))

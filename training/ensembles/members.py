@@ -72,6 +72,23 @@ def open_members(output: Path, spec: Spec) -> list[EnsembleMember]:
     return members
 
 
+def other_origins(members: Sequence[EnsembleMember]) -> list[str]:
+    """A line for each member that was trained on other images than the first one."""
+    first = members[0]
+    return [
+        f"note: {member.label} was trained on {_images_of(member)}, {first.label} on {_images_of(first)}"
+        for member in members[1:]
+        if _images_of(member) != _images_of(first)
+    ]
+
+
+def _images_of(member: EnsembleMember) -> str:
+    """The images that it was trained on, whatever their split, in words."""
+    if member.state["dataset"]["is_sample"]:
+        return "the built-in sample"
+    return f"dataset {str(member.facts.get('cache', 'unknown'))[:8]}"
+
+
 def _opened(output: Path, name: str) -> EnsembleMember:
     run = resolve_run(output, name)
     if run.metadata.get("task") != TASK:

@@ -25,14 +25,14 @@ from training.ensembles.bench import DataBench, Images
 from training.ensembles.combine import all_combinations, combination_errors, count_combinations, mean_errors, worth
 from training.ensembles.ensemble import headline
 from training.ensembles.kept import RESULT, as_json, check_out, keep, look_at
-from training.ensembles.members import EnsembleMember, open_members
+from training.ensembles.members import EnsembleMember, open_members, other_origins
 from training.ensembles.scored import Scored, predictions_of, rounded, ways_of
 from training.ensembles.sweep_told import LISTING, listing, text_of
 from training.ensembles.told import say_all
 from training.heartbeat import beat
 from training.reporting.log import RunLog
 from training.reporting.progress import Progress
-from training.requests import SweepRequest
+from training.requests import WORKER, SweepRequest
 from training.runs.run import is_split_told
 from training.scores.landmark_errors import PIXELS
 
@@ -127,6 +127,7 @@ def sweep(request: SweepRequest) -> int:
     with StopRequest(beat) as stop, Progress(log) as display:
         pool = open_members(request.output, request.spec)
         data = DataBench.open(pool[0], request, stop, log, display)
+        say_all(log, other_origins(pool))
         val, test = (_clean_images(pool, data, split) for split in ("val", "test"))
         search = _search(request, pool, _Side(val, ask_all(pool, val.contents, data)), data)
         scored = _reported(search, test, data)
@@ -203,4 +204,4 @@ def _publish(search: _Search, scored: Scored, data: DataBench) -> None:
     for what, place in places.items():
         if place is not None:
             typer.echo(f"{what}: {place}")
-    typer.echo(f"the same again: ensemble {' '.join(search.pool[index].named for index in search.best)}")
+    typer.echo(f"the same again: {WORKER} ensemble {' '.join(search.pool[index].named for index in search.best)}")

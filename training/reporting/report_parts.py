@@ -12,10 +12,10 @@ from training.evaluation.goals import judge
 from training.files import to_json
 from training.reporting.run_folder import RunFolder
 from training.reporting.units import moment, significant
+from training.requests import WORKER
 from training.runs.work_events import came_to_report
 from training.shown import without_secrets
 
-_WORKER = "python training/train_worker.py"
 _FILES = {
     "config.yaml": "every setting; give it to --config to repeat the run",
     "metadata.yaml": "identity, dataset, audit, versions, result",
@@ -233,7 +233,7 @@ def repeat(run: RunFolder) -> dict[str, Any]:
     """What is needed to get the same again."""
     metadata = run.metadata
     return {
-        "command": f"{_WORKER} {without_secrets(str(metadata['command']))}" if metadata.get("command") else None,
+        "command": f"{WORKER} {without_secrets(str(metadata['command']))}" if metadata.get("command") else None,
         "again": _again(run),
         "seed": metadata.get("seed"),
         "config_hash": metadata.get("config_hash"),
@@ -246,7 +246,7 @@ def _again(run: RunFolder) -> str:
     """A command for the repository's root that trains the same from the run's own folder, where runs are by default."""
     task, data = run.metadata.get("task") or "TASK", run.metadata.get("data") or {}
     place = f"model_output/{task}/{run.path.name}"
-    words = [*_WORKER.split(), "train", "--task", str(task), "--config", f"{place}/config.yaml", "--resume", "never"]
+    words = [*WORKER.split(), "train", "--task", str(task), "--config", f"{place}/config.yaml", "--resume", "never"]
     if data.get("is_sample"):
         words += ["--data", "sample"]
     elif data.get("path"):
