@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from backend.errors import DiskError
 from backend.preprocessing.landmark_set import LUNGS
 from training.data.landmark_images import Annotated, read_annotated
 from training.data.landmark_mirror import check_pairs
 from training.data.landmark_split import split_sizes
 from training.data.landmarks import cache_settings, facts_before, prepared_items
-from training.data.prepared import PreparedCache, Request, candidates, open_cache
+from training.data.prepared import Request, unchanged_cache
 from training.schemas.landmarks import AugmentationSection, LandmarkDataSection
 from training.tasks.protocol import Glance
 
@@ -28,7 +27,7 @@ def glance_at_landmarks(section: LandmarkDataSection, source: Path | None, cache
     annotated = read_annotated(source)
     check_pairs(annotated.landmark_set, annotated.points)
     request = Request(cache_settings(section), annotated.sources)
-    cache = _cache_of(cache_dir, request)
+    cache = unchanged_cache(cache_dir, request)
     if cache is None:
         return _estimate(section, annotated, cache_dir / f".building-{request.key}")
     prepared = prepared_items(section, annotated, cache, split_seed, AugmentationSection())
@@ -44,14 +43,6 @@ def _without_files(section: LandmarkDataSection) -> Glance:
         "mean_shape": [[0.5, 0.5]] * len(LUNGS),
     }
     return Glance(facts, f"no files yet; {len(LUNGS)} points of the lungs assumed")
-
-
-def _cache_of(cache_dir: Path, request: Request) -> PreparedCache | None:
-    try:
-        found = [folder for folder, stamps in candidates(cache_dir, request.key) if request.stamp in stamps]
-        return open_cache(found[0]) if found else None
-    except DiskError:  # damaged: it will be prepared anew
-        return None
 
 
 def _estimate(section: LandmarkDataSection, annotated: Annotated, building: Path) -> Glance:

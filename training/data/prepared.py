@@ -242,6 +242,15 @@ def open_cache(folder: Path) -> PreparedCache:
     return cache
 
 
+def unchanged_cache(cache_dir: Path, request: Request) -> PreparedCache | None:
+    """The cache of exactly these sources, without a look into them; None where there is none, or a damaged one."""
+    try:
+        found = [folder for folder, stamps in candidates(cache_dir, request.key) if request.stamp in stamps]
+        return open_cache(found[0]) if found else None
+    except DiskError:  # it will be prepared anew
+        return None
+
+
 def lock_of(cache_dir: Path, key: str) -> FileLock:
     """The lock held while the cache with this key is built."""
     return FileLock(cache_dir / f".lock-{key}")

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from backend.errors import DiskError
 from backend.preprocessing.radar_netcdf import VolumeHeader, read_header
-from training.data.prepared import PreparedCache, Request, candidates, open_cache
+from training.data.prepared import PreparedCache, Request, unchanged_cache
 from training.data.radar import cache_settings, prepared_windows
 from training.data.radar_events import Listing, list_events
 from training.data.radar_plan import radar_preprocessing
@@ -29,7 +28,7 @@ def glance_at_radar(section: RadarDataSection, source: Path | None, cache_dir: P
         return _without_files(section)
     listing = list_events(source)
     request = Request(cache_settings(section), listing.sources)
-    cache = _cache_of(cache_dir, request)
+    cache = unchanged_cache(cache_dir, request)
     if cache is not None:
         return _prepared(section, cache, listing)
     return _estimate(section, listing, cache_dir / f".building-{request.key}")
@@ -41,14 +40,6 @@ def _without_files(section: RadarDataSection) -> Glance:
         {"image_size": list(size), "levels": _levels(section, _USUAL_LEVELS)},
         f"no files yet; {_levels(section, _USUAL_LEVELS)} levels of {size[0]}x{size[1]} cells assumed",
     )
-
-
-def _cache_of(cache_dir: Path, request: Request) -> PreparedCache | None:
-    try:
-        found = [folder for folder, stamps in candidates(cache_dir, request.key) if request.stamp in stamps]
-        return open_cache(found[0]) if found else None
-    except DiskError:  # damaged: it will be prepared anew
-        return None
 
 
 def _prepared(section: RadarDataSection, cache: PreparedCache, listing: Listing) -> Glance:

@@ -6,26 +6,22 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from backend.errors import BadDataError, DiskError
 from training.clock import now_utc
 from training.fetching.archive import Archive, ArchiveFetch, Tellers
 from training.fetching.content import FirstSeen
 from training.fetching.manifest import Manifest
+from training.fetching.turn import turn
 from training.reporting.units import size_in_words
 from training.unpacking import unpack as unpacking
 
 __all__ = ["Tellers", "bytes_to_come", "expected_sha256", "fetch", "fetched_record", "is_there", "labels"]
 
 DOWNLOADS = ".downloads"
-_POLL_SECONDS = 0.2
 
 
 def fetch(manifest: Manifest, datasets: Path, tell: Tellers, backoff: float = 1.0) -> Path:
@@ -41,7 +37,7 @@ def fetch(manifest: Manifest, datasets: Path, tell: Tellers, backoff: float = 1.
     try:
         downloads = datasets / DOWNLOADS
         downloads.mkdir(parents=True, exist_ok=True)
-        with _locked(downloads / f"{manifest.name}.lock", manifest.name, tell):
+        with turn(downloads / f"{manifest.name}.lock", manifest.name, tell):
             if not is_there(manifest, target):
                 _Fetch(manifest, datasets, tell, backoff).run()
     except OSError as error:
@@ -118,27 +114,6 @@ def _refuse_foreign(target: Path) -> None:
             f"{target} holds {', '.join(found[:3])}{' and more' if len(found) > 3 else ''}, which was not fetched here "
             f"and is never overwritten: train on it with --data {target}, or move it away to fetch the dataset"
         )
-
-
-@contextmanager
-def _locked(path: Path, name: str, tell: Tellers) -> Iterator[None]:
-    """Hold the dataset; wait for another process that fetches it."""
-    lock = FileLock(path)
-    told = False
-    while True:
-        try:
-            lock.acquire(timeout=0)
-            break
-        except Timeout:
-            if not told:
-                tell.say(f"{name}: another process is fetching it; waiting for that")
-                told = True
-            tell.check_stop()
-            time.sleep(_POLL_SECONDS)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class _Fetch:

@@ -7,12 +7,8 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
-
-from filelock import FileLock, Timeout
 
 from backend.errors import BadDataError, DiskError, SourceUnavailableError
 from backend.files import replacing, sha256_of
@@ -20,6 +16,7 @@ from training.fetching.archive import Tellers
 from training.fetching.download import Job, Received, SourceError
 from training.fetching.download_process import OutOfTimeError, Watch, download
 from training.fetching.download_stream import remove
+from training.fetching.turn import turn
 from training.reporting.units import size_in_words
 
 IMAGENET_RESNET18 = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
@@ -29,7 +26,6 @@ SPARE = Path(tempfile.gettempdir()) / "pretrained"
 """Where files are kept where torch.hub's folder cannot be written."""
 
 _CONNECT, _READ, _STALL, _TOTAL = 15.0, 60.0, 120.0, 3600.0  # seconds
-_POLL_SECONDS = 0.2
 _HASH = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
 
 
@@ -55,7 +51,7 @@ def pretrained_file(url: str, other: Path, tell: Tellers, without: str, backoff:
     if (here := file_here(url, other)) is not None:
         return here
     folder = _writable(_shared(), other)
-    with _locked(folder / f".{name}.lock", name, tell):
+    with turn(folder / f".{name}.lock", name, tell):
         if not (folder / name).is_file():
             _fetch(url, folder / name, tell, without, backoff)
     return folder / name
@@ -115,25 +111,6 @@ def _writable(*folders: Path) -> Path:
             return folder
     places = " nor ".join(map(str, folders))
     raise DiskError(f"neither {places} can be written, where weights are to be kept; set TORCH_HOME to a folder")
-
-
-@contextmanager
-def _locked(path: Path, name: str, tell: Tellers) -> Iterator[None]:
-    """Hold the file; wait for another process that fetches it."""
-    lock, told = FileLock(path), False
-    while not lock.is_locked:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if not told:
-                tell.say(f"{name}: another process is fetching it; waiting for that")
-                told = True
-            tell.check_stop()
-            time.sleep(_POLL_SECONDS)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _fetch(url: str, place: Path, tell: Tellers, without: str, backoff: float) -> None:

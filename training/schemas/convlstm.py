@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
-from training.schemas.shared import Auto, EvaluationSection, RunConfig, Section, setting
+from training.schemas.shared import Auto, EvaluationSection, RunConfig, Section, check_fractions, setting
 
 
 class RadarSplitSection(Section):
@@ -26,9 +26,7 @@ class RadarSplitSection(Section):
     @field_validator("fractions")
     @classmethod
     def _check_fractions(cls, fractions: list[float]) -> list[float]:
-        if min(fractions) <= 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-            raise ValueError("expected three positive numbers that sum to 1")
-        return fractions
+        return check_fractions(fractions)
 
 
 class RadarDataSection(Section):

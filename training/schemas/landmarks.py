@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
@@ -15,6 +14,7 @@ from training.schemas.shared import (
     Section,
     SelectionSection,
     TrainingSection,
+    check_fractions,
     setting,
 )
 
@@ -29,9 +29,7 @@ class LandmarkSplitSection(Section):
     @field_validator("fractions")
     @classmethod
     def _check_fractions(cls, fractions: list[float]) -> list[float]:
-        if min(fractions) <= 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-            raise ValueError("expected three positive numbers that sum to 1")
-        return fractions
+        return check_fractions(fractions)
 
 
 class LandmarkDataSection(Section):

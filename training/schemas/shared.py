@@ -12,6 +12,7 @@ config loader acts on:
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Literal
 
@@ -42,6 +43,13 @@ def setting(
     if callable(default):
         return Field(default_factory=default, description=about, json_schema_extra=marks, **limits)
     return Field(default, description=about, json_schema_extra=marks, **limits)
+
+
+def check_fractions(fractions: list[float]) -> list[float]:
+    """Shares of a split. Raises ValueError where they are not positive or do not sum to 1."""
+    if min(fractions) <= 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+        raise ValueError("expected three positive numbers that sum to 1")
+    return fractions
 
 
 class TrainingSection(Section):
