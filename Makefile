@@ -36,6 +36,7 @@ NEED_RUN = $(if $(RUN),,$(error $@ needs RUN=<id, its unique beginning, or a fol
 TORCH_LOCK := training/requirements.torch.txt
 TRAIN_LOCK := training/requirements.train.txt
 TRACKERS_LOCK := training/requirements.trackers.txt
+TRANSFORMERS_LOCK := training/requirements.transformers.txt
 DEV_LOCK := training/requirements.dev.txt
 LOOP_LOCK := benchmarks/requirements.loop.txt
 LOOP_VENV := .venv-loop
@@ -173,7 +174,8 @@ lock: ## Recompile the pinned requirements from the .in files (needs uv)
 	  training/requirements.torch.in training/requirements.train.in
 	$(COMPILE) -c $(TRAIN_LOCK) -o $(TORCH_LOCK) training/requirements.torch.in
 	$(COMPILE) -c $(TRAIN_LOCK) -c $(TORCH_LOCK) -o $(TRACKERS_LOCK) training/requirements.trackers.in
-	$(COMPILE) -c $(TRAIN_LOCK) -c $(TORCH_LOCK) -c $(TRACKERS_LOCK) -o $(DEV_LOCK) training/requirements.dev.in
+	$(COMPILE) -c $(TRAIN_LOCK) -c $(TORCH_LOCK) -c $(TRACKERS_LOCK) -o $(TRANSFORMERS_LOCK) training/requirements.transformers.in
+	$(COMPILE) -c $(TRAIN_LOCK) -c $(TORCH_LOCK) -c $(TRACKERS_LOCK) -c $(TRANSFORMERS_LOCK) -o $(DEV_LOCK) training/requirements.dev.in
 	$(COMPILE) -c $(TRAIN_LOCK) -c $(TORCH_LOCK) -o $(LOOP_LOCK) benchmarks/requirements.loop.in \
 	  $(addprefix --no-emit-package ,$(sort $(shell sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' $(TRAIN_LOCK) $(TORCH_LOCK))))
 
