@@ -111,8 +111,8 @@ class DetectionScores:
             boxes: of each image ``[k, 4]``, the true ones, in the same pixels.
             labels: of each image ``[k]``, classes of the true boxes.
             crowd: of each image ``[k]``, whether a true box is a region of many, which decides nothing.
-            area: of each image ``[k]`` in pixels, by which a true box is small, medium or large; where it is 0, AP takes
-                the box's own.
+            area: of each image ``[k]`` in pixels, by which a true box is small, medium or large; where it is 0,
+                average precision takes the box's own.
 
         Raises:
             ValueError: shapes or numbers of images do not fit.
@@ -275,7 +275,7 @@ def _rates(counts: Mapping[str, int]) -> dict[str, float]:
 
 
 def _matched(pictures: Sequence[Picture], iou: float) -> Matched:
-    fates = [match_by_score(picture, iou) for picture in pictures]
+    fates = [match_by_score(picture, iou).fates for picture in pictures]
     return Matched(
         np.concatenate([np.zeros(0), *(picture.scores for picture in pictures)]),
         np.concatenate([np.zeros(0, np.int64), *(picture.labels for picture in pictures)]),

@@ -53,22 +53,32 @@ def _areas(boxes: Floats) -> Floats:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def match_by_score(picture: Picture, iou: float) -> Ints:
-    """What becomes of each detection: ``[d]`` of FALSE, FOUND and IGNORED, as COCO decides (Lin et al. 2014).
+@dataclass(frozen=True)
+class Matches:
+    """What becomes of an image's detections, and which of its true boxes one of them found."""
+
+    fates: Ints  # [d] of FALSE, FOUND and IGNORED
+    taken: Flags  # [k]
+
+
+def match_by_score(picture: Picture, iou: float) -> Matches:
+    """Whose true box each detection is, as COCO decides (Lin et al. 2014).
 
     The surest first, each takes the true box of its class that it overlaps most and by ``iou`` at least, of those that
     are left. One that finds none but lies in a region of many of its class is ignored. What less sure ones do changes
-    nothing for surer ones, so the answer holds for any threshold of score.
+    nothing for surer ones, so the fates hold for any threshold of score.
     """
     overlap = overlaps(picture.boxes, picture.true_boxes, picture.crowd)
     near = (overlap >= min(iou, _WHOLE)) & (picture.labels[:, None] == picture.true_labels[None])
     rows, columns = np.nonzero(near & ~picture.crowd)
-    order = np.lexsort((-columns, -overlap[rows, columns], _ranks(picture.scores)[rows]))  # the last one counts most
-    found, _ = _pairs(rows[order], columns[order])
+    order = np.lexsort((-columns, -overlap[rows, columns], _ranks(picture.scores)[rows]))  # of equals the last one
+    found, true = _pairs(rows[order], columns[order])
     fates = np.full(len(picture.labels), FALSE, dtype=np.int64)
-    fates[in_crowd(picture, iou)] = IGNORED
+    fates[(near & picture.crowd).any(axis=1)] = IGNORED
     fates[found] = FOUND
-    return fates
+    taken = np.zeros(len(picture.true_labels), dtype=np.bool_)
+    taken[true] = True
+    return Matches(fates, taken)
 
 
 def in_crowd(picture: Picture, iou: float) -> Flags:
