@@ -184,7 +184,8 @@ def test_duplicates_are_left_out_and_told_and_can_be_kept(world):
     assert any("1 of train, 1 of val show the same pixels" in line for line in prepared.summary)
     assert not any(leaks_inside(prepared.members, 0.0))
     kept = prepare(world, duplicates="keep")
-    assert sizes(kept) == COUNTS and kept.audit["weak"] and kept.audit["overlaps"]["duplicates"] == 2
+    assert sizes(kept) == COUNTS and "1 of train, 1 of val show" in kept.audit["weak_reason"]
+    assert kept.audit["weak"] and kept.audit["overlaps"]["duplicates"] == 2
     assert any(leaks_inside(kept.members, 0.0))
     assert kept.fingerprint != prepared.fingerprint and kept.facts["cache"] == prepared.facts["cache"]
     with pytest.raises(BadDataError, match=r"train-c.png and val: images/val/val-a.png"):
