@@ -46,15 +46,23 @@ class CocoResults:
 def coco_results(
     out: Path, classes: Sequence[str], category_ids: Sequence[int], info: Mapping[str, Any]
 ) -> Iterator[CocoResults]:
-    """Both files, complete and in their places after the block; unchanged where it fails. Raises OSError as it comes."""
+    """Both files, complete and in their places after the block; as they were where it fails.
+
+    Raises OSError as it comes.
+    """
     categories = [{"id": key, "name": name} for key, name in zip(category_ids, classes, strict=True)]
-    with replacing(out / IMAGES) as images_path, replacing(out / DETECTIONS) as detections_path:
-        with images_path.open("w", encoding="utf-8") as images, detections_path.open("w", encoding="utf-8") as found:
-            images.write(f'{{"info": {_json(info)},\n"categories": {_json(categories)},\n"annotations": [],\n"images": [')
-            found.write("[")
-            yield CocoResults(found, images, category_ids)
-            images.write("\n]}\n")
-            found.write("\n]\n")
+    with (
+        replacing(out / IMAGES) as images_path,
+        replacing(out / DETECTIONS) as detections_path,
+        images_path.open("w", encoding="utf-8") as images,
+        detections_path.open("w", encoding="utf-8") as found,
+    ):
+        images.write(f'{{"info": {_json(info)},\n"categories": {_json(categories)},\n')
+        images.write('"annotations": [],\n"images": [')
+        found.write("[")
+        yield CocoResults(found, images, category_ids)
+        images.write("\n]}\n")
+        found.write("\n]\n")
 
 
 class _Rows:

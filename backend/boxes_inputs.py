@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from backend.errors import UsageError
-from backend.preprocessing.detection import IMAGE_SUFFIXES
+from backend.preprocessing.images import IMAGE_SUFFIXES
 from backend.video import VIDEO_SUFFIXES
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 
 from backend.errors import BadDataError, DiskError
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".wmv", ".flv", ".3gp")
 
 # What only names other files or places in the network, and tty, which makes a film of any text, are no video files.
 _NO_VIDEO_FILES = {"applehttp", "concat", "dash", "hls", "image2", "lavfi", "rtsp", "sdp", "tty"}
@@ -108,7 +109,7 @@ class VideoFile:
     def _lacks_frames(self, count: int, seconds: float, pace: Pace) -> bool:
         """Whether the file's own account of itself, where it has one, says that more should have come."""
         stream = self._stream
-        expected = float(stream.duration * stream.time_base) if stream.duration else self._length_of_container()
+        expected = float(stream.duration * pace.tick) if stream.duration else self._length_of_container()
         ended = seconds + 1 / float(pace.rate)
         slack = max(1.0, 3 / float(pace.rate))  # containers round, and some encoders leave out the last frames
         return expected - ended > slack
@@ -136,8 +137,9 @@ class VideoWriter:
     def __init__(self, path: Path, pace: Pace, width: int, height: int) -> None:
         self.path = path
         self._size = (width, height)
+        self._unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
+            self._container = av.open(str(self._unfinished), "w", format="mp4", options={"movflags": "+faststart"})
             self._stream = _encoder(self._container, pace, width + width % 2, height + height % 2)
         except (OSError, av.FFmpegError) as error:
             raise self._unwritable(error) from error
@@ -150,10 +152,11 @@ class VideoWriter:
         self._mux(frame)
 
     def close(self) -> None:
-        """Write what the encoder still holds, and the index."""
+        """Write what the encoder still holds, and the index; only then the file has its name."""
         self._mux(None)
         try:
             self._container.close()
+            self._unfinished.replace(self.path)
         except (OSError, av.FFmpegError) as error:
             raise self._unwritable(error) from error
 
@@ -161,7 +164,7 @@ class VideoWriter:
         """Leave nothing."""
         with suppress(OSError, av.FFmpegError):
             self._container.close()
-        self.path.unlink(missing_ok=True)
+        self._unfinished.unlink(missing_ok=True)
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
         try:
