@@ -1,4 +1,4 @@
-"""RT-DETRv2, a detector without anchors and suppression (Lv et al. 2024, arXiv:2407.17140), on the modules of transformers.
+"""RT-DETRv2 (Lv et al. 2024, arXiv:2407.17140), a detector without anchors and suppression, of transformers' modules.
 
 An image's features become a sequence of places; the most promising of them are the first guesses of ``queries``
 objects, which a decoder refines. transformers is an optional package (`training/requirements.transformers.txt`).
@@ -6,7 +6,7 @@ objects, which a decoder refines. transformers is an optional package (`training
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -111,7 +111,9 @@ class RTDetr(nn.Module):
         """
         features = self._features(images)
         with torch.autocast(images.device.type, enabled=False):
-            return self._decoded([level.float() for level in features], noisy)
+            return self._decoded(
+                [level.to(torch.promote_types(level.dtype, torch.float32)) for level in features], noisy
+            )
 
     def detections(self, answers: Answers, frames: Tensor) -> Tensor:
         """The surest boxes of the last layer, as `forward` gives them."""
@@ -190,9 +192,8 @@ class RTDetr(nn.Module):
         """Three levels of features, fine to coarse, ``[n, C, S/8, S/8]`` and so on."""
         net = self.net
         levels = net.backbone.model(images.to(self._dtype()) / _GREATEST).feature_maps
-        projected = [project(level) for project, level in zip(net.encoder_input_proj, levels, strict=True)]
-        mixed = net.encoder(projected).last_hidden_state
-        return [project(level) for project, level in zip(net.decoder_input_proj, mixed, strict=True)]
+        mixed = net.encoder(_projected(net.encoder_input_proj, levels)).last_hidden_state
+        return _projected(net.decoder_input_proj, mixed)
 
     def _dtype(self) -> torch.dtype:
         return next(self.net.parameters()).dtype
@@ -251,6 +252,19 @@ def to_shares(boxes: Tensor, frame: Tensor, image_size: int) -> Tensor:
     scale, pad = frame[:2], frame[2:4]
     start, end = ((corner * scale + pad).clamp(0, image_size) / image_size for corner in (boxes[:, :2], boxes[:, 2:]))
     return torch.cat([(start + end) / 2, end - start], dim=1)
+
+
+def _projected(projections: Iterable[nn.Module], levels: Sequence[Tensor]) -> list[Tensor]:
+    """Each level through its convolution and batch norm.
+
+    A sequence's gradient comes back with its channels last. On a CPU batch norm in evaluation takes that for another
+    order where the batch is a single image (seen in PyTorch 2.5.1), and the gradients are wrong; hence the hook.
+    """
+    projected = [project(level) for project, level in zip(projections, levels, strict=True)]
+    for level in projected:
+        if level.requires_grad:
+            level.register_hook(lambda gradient: gradient.contiguous())
+    return projected
 
 
 def _mask(hidden: Tensor, count: int, dtype: torch.dtype) -> Tensor:

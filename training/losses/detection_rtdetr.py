@@ -2,13 +2,14 @@
 
 Each true box is matched to one object, by the Hungarian method; then count how sure the model is of each class
 (varifocal loss, Zhang et al. 2021, arXiv:2008.13367), the distance of the boxes, and their generalised overlap
-(Rezatofighi et al. 2019, arXiv:1902.09630), after each layer of the decoder and for the first guesses. The same of noisy
-copies of true boxes is the term ``denoising``. All are sums of an image, to be divided by the true boxes of the batch.
+(Rezatofighi et al. 2019, arXiv:1902.09630), after each layer of the decoder and for the first guesses. The same of
+noisy copies of true boxes is the term ``denoising``. All are sums of an image, to be divided by the batch's true boxes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,7 +86,7 @@ def _losses(
     from transformers.loss.loss_rt_detr import RTDetrLoss
 
     names = [*_TERMS, *([DENOISING] if model.denoising else [])]
-    everything = (answers.logits, answers.boxes, answers.first_logits, answers.first_boxes)
+    everything = [getattr(answers, field.name) for field in fields(answers)]
     if not all(part.isfinite().all() for part in everything):  # which transformers' own code would stop at
         unknown = sum(part.sum() for part in everything) * torch.nan
         return dict.fromkeys(names, unknown.expand(len(targets)))

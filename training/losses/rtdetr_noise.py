@@ -34,9 +34,11 @@ class Copies:
     def near(self) -> Tensor:
         """Which copies are near: ``[k * groups]``, of each group the true boxes in their order."""
         whole = len(self.labels) // self.groups
-        return torch.arange(len(self.labels), device=self.labels.device).view(self.groups, whole)[
-            :, : whole // 2
-        ].flatten()
+        return (
+            torch.arange(len(self.labels), device=self.labels.device)
+            .view(self.groups, whole)[:, : whole // 2]
+            .flatten()
+        )
 
 
 def copies_of(labels: Tensor, boxes: Tensor, classes: int, amount: int, draw: int) -> Copies:
