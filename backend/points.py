@@ -19,8 +19,9 @@ from backend.errors import BadDataError, UsageError
 from backend.files import writable_folder, write_atomic
 from backend.models import build
 from backend.models.landmarks import predict_points
+from backend.preprocessing.images import IMAGE_SUFFIXES, read_image
 from backend.preprocessing.landmark_set import LandmarkSet
-from backend.preprocessing.landmarks import IMAGE_SUFFIXES, LandmarkPreprocessing, read_image
+from backend.preprocessing.landmarks import LandmarkPreprocessing
 from backend.weights import load_matching
 
 TABLE, OVERLAYS = "points.csv", "overlays"

@@ -12,14 +12,11 @@ import cv2
 import numpy as np
 
 from backend.errors import BadDataError, ConfigError
+from backend.preprocessing.images import read_image
 
 if TYPE_CHECKING:  # preparation's worker processes never need torch
     import torch
     from torch import Tensor
-
-__all__ = ["IMAGE_SUFFIXES", "LandmarkPreprocessing", "decode_image", "read_image"]
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 # channel means and standard deviations of ImageNet, on values from 0 to 1: what torchvision's trunks were trained with
 _MEAN = (0.485, 0.456, 0.406)
@@ -90,51 +87,6 @@ class LandmarkPreprocessing:
         """uint8 [n, 3, S, S] to float32 with ImageNet's statistics, on the same device."""
         scale, shift = _statistics(images.device)
         return images.float().mul_(scale).sub_(shift)
-
-
-def read_image(path: Path) -> np.ndarray:
-    """RGB uint8 [height, width, 3] of an image file. Raises BadDataError: missing, unreadable or no image."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadDataError(f"{path}: cannot be read ({error.strerror or error}); expected an image file") from error
-    return decode_image(path, content)
-
-
-def decode_image(path: Path, content: bytes) -> np.ndarray:
-    """RGB uint8 [height, width, 3] of ``path``'s content: grey, RGB or with alpha (left out), of 8 or 16 bits.
-
-    Pixels are taken as they are stored (a camera's note on orientation is not followed), so that coordinates hold.
-    16 bits are stretched from the image's lowest to its highest value, because many such files use 10 or 12 of them.
-
-    Raises:
-        BadDataError: it is no image, or of another kind.
-    """
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
-    except cv2.error as error:
-        raise BadDataError(f"{path}: cannot be decoded ({error.err}); expected an image file") from error
-    if image is None:
-        raise BadDataError(f"{path}: damaged or no image; expected {', '.join(IMAGE_SUFFIXES)}")
-    return _rgb(path, _eight_bits(path, image))
-
-
-def _eight_bits(path: Path, image: np.ndarray) -> np.ndarray:
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype != np.uint16:
-        raise BadDataError(f"{path}: its values are {image.dtype}, expected integers of 8 or 16 bits")
-    colours = image[..., :3] if image.ndim == 3 else image
-    low, high = int(colours.min()), int(colours.max())
-    return np.rint((colours - np.float32(low)) * np.float32(255 / max(high - low, 1))).astype(np.uint8)
-
-
-def _rgb(path: Path, image: np.ndarray) -> np.ndarray:
-    channels = 1 if image.ndim == 2 else image.shape[2]
-    if channels not in (1, 3, 4):
-        raise BadDataError(f"{path}: has {channels} channels, expected grey, RGB or RGBA")
-    codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
-    return cv2.cvtColor(image, codes[channels])
 
 
 @functools.cache

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from backend.errors import BadDataError, ConfigError
-from backend.preprocessing.landmarks import LandmarkPreprocessing, read_image
+from backend.preprocessing.images import read_image
+from backend.preprocessing.landmarks import LandmarkPreprocessing
 
 PLAIN = LandmarkPreprocessing(image_size=32, clahe=False)
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from backend.errors import BadDataError
-from backend.preprocessing.landmarks import LandmarkPreprocessing, decode_image
+from backend.preprocessing.images import decode_image
+from backend.preprocessing.landmarks import LandmarkPreprocessing
 from training.data.io_errors import source_errors
 from training.leaks.members import short_hash
 

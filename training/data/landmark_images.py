@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from backend.preprocessing.images import IMAGE_SUFFIXES
 from backend.preprocessing.landmark_set import LandmarkSet
-from backend.preprocessing.landmarks import IMAGE_SUFFIXES
 from training.data.io_errors import source_errors
 from training.data.landmark_layout import LAYOUT, DatasetFolder, landmark_set_of, list_dataset
 from training.data.landmark_table import Table, points_of, read_table

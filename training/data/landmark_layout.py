@@ -24,8 +24,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from backend.errors import BadDataError, ConfigError
+from backend.preprocessing.images import IMAGE_SUFFIXES
 from backend.preprocessing.landmark_set import LUNGS, LandmarkSet, Span
-from backend.preprocessing.landmarks import IMAGE_SUFFIXES
 from training.data.problems import raise_problems
 from training.yaml_core import read_any_yaml
 

@@ -4,7 +4,7 @@
 
 * ``blocks.bin``: the blocks in C order, one after another;
 * ``index.json``: settings, sources (path relative to the dataset, size, mtime, sha256), the xxh3_64 of every block,
-  shape, dtype and whatever the caller keeps beside them (``extra``);
+  shape, dtype, whatever the caller keeps beside them (``extra``) and what making the blocks told (``block_facts``);
 * ``lookup.json``: the few facts by which the folder is found without reading the index, and the index's own hash.
 
 The fingerprint covers the settings and the sources' relative paths and contents: neither where the dataset lies nor
@@ -176,6 +176,11 @@ class PreparedCache:
     def extra(self) -> Mapping[str, Any]:
         """What the caller kept beside the blocks."""
         return self.index["extra"]
+
+    @property
+    def block_facts(self) -> Sequence[Any]:
+        """What making each block told besides; empty where it told nothing."""
+        return self.index.get("block_facts", ())
 
     def reader(self) -> BlockReader:
         """A reader over all blocks, to be pickled into loader processes."""

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from xxhash import xxh3_64_hexdigest
@@ -18,6 +19,9 @@ from training.data.io_errors import disk_errors, source_errors
 from training.data.prepared import SourceFile
 from training.files import canonical_json
 
+# (path, its content) -> one block, or one block and what else was learned of the source (JSON types)
+Make = Callable[[Path, bytes], np.ndarray | tuple[np.ndarray, Any]]
+
 
 @dataclass(frozen=True)
 class Done:
@@ -27,6 +31,7 @@ class Done:
     mtime_ns: int  # of the source, when it was listed
     sha256: str  # of the source's content
     xxh3: str  # of the block
+    facts: Any = None  # what else was learned of the source: JSON types
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class Job:
     file: Path
     shape: tuple[int, ...]
     dtype: str
-    make: Callable[[Path, bytes], np.ndarray]
+    make: Make
 
 
 def make_block(job: Job) -> Done:
@@ -50,7 +55,8 @@ def make_block(job: Job) -> Done:
             f"{job.source.path} changed while the dataset was prepared: it had {job.source.size} bytes, "
             f"now {len(content)}. Leave the dataset alone meanwhile, and run the same again."
         )
-    block = job.make(job.source.path, content)
+    made = job.make(job.source.path, content)
+    block, facts = made if isinstance(made, tuple) else (made, None)
     if block.shape != job.shape or block.dtype != np.dtype(job.dtype):
         raise BadDataError(
             f"{job.source.path} gives {block.dtype} {block.shape}, the other files {job.dtype} {job.shape}."
@@ -58,7 +64,7 @@ def make_block(job: Job) -> Done:
     flat = memoryview(block.tobytes())
     with disk_errors(job.file.parent):
         _write_at(job.file, flat, job.block * flat.nbytes)
-    return Done(job.block, job.source.mtime_ns, hashlib.sha256(content).hexdigest(), xxh3_64_hexdigest(flat))
+    return Done(job.block, job.source.mtime_ns, hashlib.sha256(content).hexdigest(), xxh3_64_hexdigest(flat), facts)
 
 
 def _write_at(path: Path, left: memoryview, offset: int) -> None:
@@ -88,7 +94,8 @@ def hash_source(job: tuple[int, Path]) -> tuple[int, str]:
 
 def journal_line(done: Done) -> bytes:
     """A finished block as a line of the journal."""
-    return canonical_json([done.block, done.mtime_ns, done.sha256, done.xxh3])
+    facts = [] if done.facts is None else [done.facts]
+    return canonical_json([done.block, done.mtime_ns, done.sha256, done.xxh3, *facts])
 
 
 def parse_line(line: bytes) -> Done | None:

@@ -27,7 +27,16 @@ from backend.files import fsync_file, fsync_folder, write_atomic
 from training.data import prepared
 from training.data.io_errors import disk_errors
 from training.data.prepared import BLOCKS, INDEX, DamagedCacheError, PreparedCache, Request
-from training.data.prepared_blocks import Done, Job, check_block, hash_source, journal_line, make_block, parse_line
+from training.data.prepared_blocks import (
+    Done,
+    Job,
+    Make,
+    check_block,
+    hash_source,
+    journal_line,
+    make_block,
+    parse_line,
+)
 from training.data.workers import WorkerPool
 from training.files import canonical_json, digest
 
@@ -46,10 +55,11 @@ class Plan:
     shape: tuple[int, ...]
     dtype: str
     block_sources: Sequence[int]  # block i is made from this source
-    make: Callable[[Path, bytes], np.ndarray]  # (path, its content) -> one block; pickled to the workers
+    make: Make  # pickled to the workers
     recipe: Mapping[str, Any]  # all that shapes a block besides its source: blocks of equal recipes may be copied
     extra: Mapping[str, Any] = field(default_factory=dict)  # kept in the index, JSON types only
     known_hashes: Mapping[int, str] = field(default_factory=dict)  # sha256 of sources already read
+    check: Callable[[Sequence[Any]], None] | None = None  # told each block's facts once all are made; may raise
 
     @property
     def block_bytes(self) -> int:
@@ -170,6 +180,8 @@ class _Building:
         with disk_errors(self.folder):
             self._rewrite_journal(done.values())
         self._make_missing(done)
+        if self.plan.check is not None:
+            self.plan.check([done[block].facts for block in range(len(self.plan.block_sources))])
         return self._publish(done)
 
     def _claimed(self) -> list[Done]:
@@ -259,6 +271,8 @@ class _Building:
 
     def _index(self, done: Mapping[int, Done], contents: Sequence[str], fingerprint: str) -> dict[str, Any]:
         sources = self.request.sources
+        entries = [done[block] for block in range(len(self.plan.block_sources))]
+        learned = any(entry.facts is not None for entry in entries)
         return {
             "format": prepared.FORMAT,
             "fingerprint": fingerprint,
@@ -267,7 +281,7 @@ class _Building:
             "shape": list(self.plan.shape),
             "dtype": self.plan.dtype,
             "block_sources": list(self.plan.block_sources),
-            "block_hashes": [done[block].xxh3 for block in range(len(self.plan.block_sources))],
+            "block_hashes": [entry.xxh3 for entry in entries],
             "sources": {
                 "paths": [source.relative for source in sources],
                 "sizes": [source.size for source in sources],
@@ -275,6 +289,7 @@ class _Building:
                 "sha256": list(contents),
             },
             "extra": self.plan.extra,
+            **({"block_facts": [entry.facts for entry in entries]} if learned else {}),
         }
 
 

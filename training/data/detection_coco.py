@@ -1,0 +1,224 @@
+"""The COCO layout: a JSON file of images, categories and boxes for each split.
+
+Either `<split>/_annotations.coco.json` beside its images (as Roboflow exports; `valid` is val), or
+`annotations/instances_<split>….json` with images in `<split>…/`, `images/<split>…/` or `images/`. The format is that of
+Lin et al. 2014 (arXiv:1405.0312): `bbox` is x, y, width, height in pixels.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.errors import BadDataError
+from training.data.detection_coco_boxes import read_boxes
+from training.data.detection_listing import SPLITS, Listing, list_rows, some
+from training.data.io_errors import source_errors
+from training.data.problems import raise_problems
+
+_BESIDE = "_annotations.coco.json"
+_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_PREFIX = "instances_"
+
+
+@dataclass(frozen=True)
+class Document:
+    """One split's file."""
+
+    path: Path
+    images: Sequence[Mapping[str, Any]]
+    categories: Sequence[Mapping[str, Any]]
+    annotations: Sequence[Mapping[str, Any]]
+
+    def category_names(self) -> dict[int, str]:
+        """Names by id, in the order of the ids."""
+        return {entry["id"]: str(entry["name"]) for entry in sorted(self.categories, key=lambda entry: entry["id"])}
+
+
+def coco_files(source: Path) -> dict[str, Path]:
+    """The annotation files of ``source`` by split; empty where there are none. Raises BadDataError: two for a split."""
+    found: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    for split, folders in _FOLDERS.items():
+        found[split] += [path for name in folders if (path := source / name / _BESIDE).is_file()]
+    for path in sorted((source / "annotations").glob(f"{_PREFIX}*.json")):
+        if split := _split_of(path):
+            found[split].append(path)
+    raise_problems(
+        [
+            f"{source}: {split} has {len(paths)} files of annotations ({', '.join(map(str, paths))}), expected one; "
+            "move the others to another folder"
+            for split, paths in found.items()
+            if len(paths) > 1
+        ]
+    )
+    return {split: paths[0] for split, paths in found.items() if paths}
+
+
+def _split_of(path: Path) -> str:
+    name = path.stem.removeprefix(_PREFIX)
+    return next((split for split in SPLITS if name.startswith(split)), "")
+
+
+def list_coco(source: Path, files: Mapping[str, Path]) -> Listing:
+    """The dataset whose annotations lie in ``files``. Raises BadDataError: what is wrong with images and categories."""
+    raise_problems(
+        [
+            f"{source}: has no annotations of {split}; expected {split}/{_BESIDE} or annotations/{_PREFIX}{split}.json"
+            for split in ("train", "val")
+            if split not in files
+        ]
+    )
+    documents = {split: _read(path) for split, path in files.items()}
+    notes: list[str] = []
+    if "test" not in documents:
+        notes.append("there are no annotations of test images: the test split is empty, nothing is tested")
+    names = _common_categories(documents, notes)
+    images: dict[str, list[Path]] = {}
+    problems: list[str] = []
+    for split in SPLITS:
+        images[split] = _paths_of(source, split, documents[split], problems) if split in documents else []
+    raise_problems(problems)
+    sources, rows, source_of = list_rows(source, images)
+    return Listing(
+        layout="COCO",
+        classes=list(names.values()),
+        category_ids=list(names),
+        sources=sources,
+        rows=rows,
+        source_of=source_of,
+        read_truth=functools.partial(read_boxes, documents, list(names)),
+        notes=notes,
+    )
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> Document:
+    with source_errors(path):
+        content = path.read_bytes()
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise BadDataError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise BadDataError(f"{path}: expected an object with images, categories and annotations")
+    problems = [
+        f"{path}: {key}: expected a list of objects"
+        for key in ("images", "categories", "annotations")
+        if not isinstance(found.get(key), list) or not all(isinstance(entry, dict) for entry in found[key])
+    ]
+    raise_problems(problems)
+    document = Document(path, found["images"], found["categories"], found["annotations"])
+    raise_problems(_wrong_images(document) + _wrong_categories(document))
+    return document
+
+
+def _wrong_images(document: Document) -> list[str]:
+    problems = []
+    for at, image in enumerate(document.images):
+        name, size = image.get("file_name"), [image.get("width"), image.get("height")]
+        if not isinstance(name, str) or not name:
+            problems.append(f"{document.path}: images[{at}]: file_name is {name!r}, expected the name of an image")
+        elif not all(_is_length(side) for side in size):
+            problems.append(
+                f"{document.path}: images[{at}] ({name}): width and height are {size[0]!r} and {size[1]!r}, expected "
+                "whole pixels"
+            )
+    if not document.images:
+        problems.append(f"{document.path}: images: lists no images")
+    problems += _repeated(document.path, "images", "id", [image.get("id") for image in document.images])
+    return problems + _repeated(document.path, "images", "file_name", [i.get("file_name") for i in document.images])
+
+
+def _wrong_categories(document: Document) -> list[str]:
+    path, entries = document.path, document.categories
+    problems = [] if entries else [f"{path}: categories: lists no categories"]
+    for at, entry in enumerate(entries):
+        if not isinstance(entry.get("id"), int) or not isinstance(entry.get("name"), str) or not entry["name"]:
+            problems.append(f"{path}: categories[{at}]: expected a whole number as id, and a name")
+    if problems:
+        return problems
+    return _repeated(path, "categories", "id", [entry["id"] for entry in entries]) + _repeated(
+        path, "categories", "name", [entry["name"] for entry in entries]
+    )
+
+
+def _repeated(path: Path, where: str, key: str, values: Sequence[object]) -> list[str]:
+    seen: set[object] = set()
+    problems = []
+    for at, value in enumerate(values):
+        if not isinstance(value, int | str):
+            problems.append(f"{path}: {where}[{at}]: {key} is {value!r}, expected a number or a word")
+        elif value in seen:
+            problems.append(f"{path}: {where}[{at}]: {key} {value!r} stands twice")
+        else:
+            seen.add(value)
+    return problems
+
+
+def _is_length(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and value >= 1 and value == int(value)
+
+
+# --- categories and images --------------------------------------------------------------------------------------------
+
+
+def _common_categories(documents: Mapping[str, Document], notes: list[str]) -> dict[int, str]:
+    first = next(iter(documents.values()))
+    names = first.category_names()
+    for other in documents.values():
+        theirs = other.category_names()
+        if theirs != names:
+            differing = sorted(set(names.items()) ^ set(theirs.items()))
+            told = some(f"{number} {name}" for number, name in differing)
+            raise BadDataError(
+                f"{other.path}: its categories are others than those of {first.path} (differing: {told}); expected "
+                "the same ids and names in every split"
+            )
+    placeholder = _placeholder(documents)
+    if placeholder is not None:
+        notes.append(f"the category {placeholder} ({names[placeholder]}) stands for all others: left out")
+        del names[placeholder]
+    return names
+
+
+def _placeholder(documents: Mapping[str, Document]) -> int | None:
+    """Roboflow's category 0, which is the others' supercategory and which no box has."""
+    entries = {entry["id"]: entry for entry in next(iter(documents.values())).categories}
+    root = entries.pop(0, None)
+    if root is None or not any(entry.get("supercategory") == root["name"] for entry in entries.values()):
+        return None
+    used = any(box.get("category_id") == 0 for document in documents.values() for box in document.annotations)
+    return None if used else 0
+
+
+def _paths_of(source: Path, split: str, document: Document, problems: list[str]) -> list[Path]:
+    names = [str(image["file_name"]) for image in document.images]
+    folders = _folders(source, split, document.path)
+    folder = next((place for place in folders if (place / names[0]).is_file()), None)
+    if folder is None:
+        where = "; ".join(map(str, folders))
+        problems.append(f"{document.path}: images[0]: there is no image {names[0]}, looked for in {where}")
+        return []
+    missing = [at for at, name in enumerate(names) if not (folder / name).is_file()]
+    problems += [f"{document.path}: images[{at}]: there is no image {folder / names[at]}" for at in missing]
+    return [folder / name for name in names]
+
+
+def _folders(source: Path, split: str, path: Path) -> list[Path]:
+    """Where the images of an annotation file may lie."""
+    if path.name == _BESIDE:
+        return [path.parent]
+    exact = path.stem.removeprefix(_PREFIX)
+    names = [exact, *(name for name in _FOLDERS[split] if name != exact)]
+    alike = sorted(place.name for place in source.glob(f"{split}*") if place.is_dir())
+    names = list(dict.fromkeys([*names, *alike]))
+    return [source / name for name in names] + [source / "images" / name for name in names] + [source / "images"]

@@ -1,0 +1,61 @@
+"""Which images come from one picture, video or sequence, as far as their file names tell.
+
+Known are the copies that Roboflow makes of a picture (`<picture>_jpg.rf.<hash>.jpg`), frames of a video
+(`<video>_frame_000123`, `<video>-0000123`) and folders of numbered frames, one for each sequence (KITTI, MOT). Plain
+numbers (`000001`, `image_0001`, `img12`) tell nothing: they count the images of a whole dataset.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+_COPY = re.compile(r"(?P<picture>.+)_(?:jpe?g|png|bmp|tiff?|webp)\.rf\.\w+")
+_FRAME = re.compile(r"(?P<video>.+?)[-_. ]*(?:frame|frm)[-_. ]*\d+", re.IGNORECASE)
+_NUMBERED = re.compile(r"(?P<video>.+?)[-_.]+(?:img|image|f)?(?P<number>\d{3,})", re.IGNORECASE)
+_COUNTED = re.compile(r"(?:frame|frm|img|image|im)?[-_. ]*\d+", re.IGNORECASE)  # says nothing of where it is from
+_HASHES = re.compile(r"[0-9a-f]{8}-[0-9a-f]{8}")  # the second one may have digits alone
+_NO_SEQUENCE = re.compile(
+    r"images?|img\d?|data|frames|jpe?gs?|(?:train|val|valid|validation|test)(?:ing)?[-_]?\d*", re.I
+)
+
+
+def groups_of(names: Sequence[str]) -> list[str | None]:
+    """For each image, named by its path in the dataset, what it comes from; None where its name does not tell."""
+    paths = [PurePosixPath(name) for name in names]
+    folders = _sequences(paths)
+    return [_group(path.stem, folder) for path, folder in zip(paths, folders, strict=True)]
+
+
+def _group(stem: str, folder: str | None) -> str | None:
+    copy = _COPY.fullmatch(stem)
+    if copy:
+        return _video(copy["picture"]) or copy["picture"]
+    if _COUNTED.fullmatch(stem):
+        return folder
+    return _video(stem)
+
+
+def _video(stem: str) -> str | None:
+    """The video whose frame an image of this name is."""
+    if _HASHES.fullmatch(stem):
+        return None
+    frame = _FRAME.fullmatch(stem)
+    if frame:
+        return frame["video"]
+    numbered = _NUMBERED.fullmatch(stem)
+    return numbered["video"] if numbered and _names_a_video(numbered["video"]) else None
+
+
+def _names_a_video(text: str) -> bool:
+    """A word alone (`image`, `car`) counts a dataset's images, and digits alone are a year or a day."""
+    return any(part.isdigit() for part in text) and any(part.isalpha() for part in text)
+
+
+def _sequences(paths: Sequence[PurePosixPath]) -> list[str | None]:
+    """The folder of each image without what splits and layouts are called; None where all images have the same."""
+    told = [tuple(part for part in path.parent.parts if not _NO_SEQUENCE.fullmatch(part)) for path in paths]
+    if len(set(told)) < 2:
+        return [None] * len(paths)
+    return ["/".join(parts) or None for parts in told]
