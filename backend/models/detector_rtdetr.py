@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from backend.errors import ConfigError
+from backend.models.boxes import clipped, to_image, to_network, wide
 
 STRIDES = (8, 16, 32)
 """Pixels between two places of each level of features."""
 
+LEAST_SIDE = 1e-2  # pixels of the original image: what is smaller lies outside of it
 _GREATEST = 255.0
 
 
@@ -118,13 +120,13 @@ class RTDetr(nn.Module):
     def detections(self, answers: Answers, frames: Tensor) -> Tensor:
         """The surest boxes of the last layer, as `forward` gives them."""
         with torch.autocast(frames.device.type, enabled=False):
-            boxes = to_image(answers.boxes[:, -1], frames, self.image_size)
-            seen = ((boxes[..., 2:] - boxes[..., :2]) > 0).all(-1, keepdim=True)
+            boxes = corners(answers.boxes[:, -1], frames.to(answers.boxes.dtype), self.image_size)
+            seen = ((boxes[..., 2:] - boxes[..., :2]) >= LEAST_SIDE).all(-1, keepdim=True)
             scores = (answers.logits[:, -1].sigmoid() * seen).flatten(1)
             best, place = scores.topk(min(self.max_detections, scores.shape[1]), dim=1)
             chosen = boxes.gather(1, (place // self.classes).unsqueeze(-1).expand(-1, -1, 4))
             labels = (place % self.classes).to(best.dtype)
-            kept = (best > self.min_score).unsqueeze(-1)
+            kept = ((best >= self.min_score) & (best > 0)).unsqueeze(-1)
             found = torch.cat([chosen, best.unsqueeze(-1), labels.unsqueeze(-1)], dim=-1)
             nothing = found.new_tensor([0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
             found = torch.where(kept, found, nothing)
@@ -235,22 +237,18 @@ class RTDetr(nn.Module):
         )
 
 
-def to_image(boxes: Tensor, frames: Tensor, image_size: int) -> Tensor:
+def corners(boxes: Tensor, frames: Tensor, image_size: int) -> Tensor:
     """Boxes ``[n, Q, 4]`` (centre, width, height; shares of the network's image) as corners in the original image.
 
     In its pixels, clipped to it.
     """
     centre, half = boxes[..., :2] * image_size, boxes[..., 2:] * (image_size / 2)
-    frames = frames.to(boxes.dtype).unsqueeze(1)
-    scale, pad, size = frames[..., :2], frames[..., 2:4], frames[..., 4:]
-    corners = [((corner - pad) / scale).clamp_min(0).minimum(size) for corner in (centre - half, centre + half)]
-    return torch.cat(corners, dim=-1)
+    return clipped(to_image(torch.cat([centre - half, centre + half], dim=-1), frames), frames)
 
 
-def to_shares(boxes: Tensor, frame: Tensor, image_size: int) -> Tensor:
+def shares(boxes: Tensor, frame: Tensor, image_size: int) -> Tensor:
     """The way back for one image: corners ``[k, 4]`` as centre, width and height, clipped to the network's image."""
-    scale, pad = frame[:2], frame[2:4]
-    start, end = ((corner * scale + pad).clamp(0, image_size) / image_size for corner in (boxes[:, :2], boxes[:, 2:]))
+    start, end = (to_network(boxes, frame).clamp(0, image_size) / image_size).chunk(2, dim=1)
     return torch.cat([(start + end) / 2, end - start], dim=1)
 
 

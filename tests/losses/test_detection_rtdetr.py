@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from backend.models.detector_rtdetr import RTDetr, to_shares
+from backend.models.detector_rtdetr import RTDetr, shares
 from tests.models.rtdetr import SIDE, pictures, rows, section, tiny
 from training.losses.detection_rtdetr import image_losses, loss_counts, loss_terms, scored
 from training.losses.rtdetr_noise import copies_of, together
@@ -36,7 +36,7 @@ def test_they_are_those_of_transformers() -> None:
 
     batch, model = pictures(), tiny(denoising=0).eval()
     targets = [
-        {"class_labels": labels, "boxes": to_shares(boxes, frame, SIDE)}
+        {"class_labels": labels, "boxes": shares(boxes, frame, SIDE)}
         for labels, boxes, frame in zip(batch["labels"], batch["boxes"], batch["frame"], strict=True)
     ]
     ours, answers = image_losses(model, batch), model.answers(batch["image"])

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from backend.errors import ConfigError
-from backend.models.detector_rtdetr import RTDetr, to_image, to_shares
+from backend.models.detector_rtdetr import RTDetr, corners, shares
 from backend.models.detector_rtdetr_weights import renamed, start_from
 from backend.weights import read_state_dict
 from tests.models.rtdetr import CLASSES, SIDE, TINY, pictures, rows, section, tiny
@@ -57,10 +57,10 @@ def test_it_computes_what_transformers_does() -> None:
 def test_boxes_go_to_the_image_and_back() -> None:
     frame = torch.tensor([[0.5, 0.5, 0.0, 16.0, 128.0, 64.0]])
     boxes = torch.tensor([[[10.0, 5.0, 40.0, 60.0], [0.0, 0.0, 128.0, 64.0]]])
-    shares = to_shares(boxes[0], frame[0], SIDE)
-    torch.testing.assert_close(shares[1], torch.tensor([0.5, 0.5, 1.0, 0.5]))
-    torch.testing.assert_close(to_image(shares[None], frame, SIDE), boxes)
-    beyond = to_image(torch.tensor([[[0.5, 0.1, 1.5, 0.1]]]), frame, SIDE)
+    found = shares(boxes[0], frame[0], SIDE)
+    torch.testing.assert_close(found[1], torch.tensor([0.5, 0.5, 1.0, 0.5]))
+    torch.testing.assert_close(corners(found[None], frame, SIDE), boxes)
+    beyond = corners(torch.tensor([[[0.5, 0.1, 1.5, 0.1]]]), frame, SIDE)
     torch.testing.assert_close(beyond, torch.tensor([[[0.0, 0.0, 128.0, 0.0]]]))
 
 

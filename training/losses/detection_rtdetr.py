@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from backend.models.detector_rtdetr import Answers, to_shares
+from backend.models.detector_rtdetr import Answers, shares
 from training.losses.rtdetr_noise import Copies, copies_of, together
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _targets(batch: Mapping[str, Any], image_size: int) -> list[_Target]:
     """The true boxes of each image; nothing is learned from regions of many."""
     rows = zip(batch["boxes"], batch["labels"], batch["crowd"], batch["frame"], strict=True)
     return [
-        {"class_labels": labels[~crowd], "boxes": to_shares(boxes[~crowd], frame, image_size)}
+        {"class_labels": labels[~crowd], "boxes": shares(boxes[~crowd], frame, image_size)}
         for boxes, labels, crowd, frame in rows
     ]
 
