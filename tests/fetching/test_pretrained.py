@@ -14,7 +14,7 @@ from backend.errors import BadDataError, DiskError, InterruptedRunError, SourceU
 from backend.weights import read_state_dict, write_pth
 from tests.fetching.fake_drive import NOWHERE, File, Web
 from tests.fetching.world import Place, sha256
-from training.fetching.pretrained import IMAGENET_RESNET18, pretrained_file
+from training.fetching.pretrained import COCO_RTDETR, IMAGENET_RESNET18, file_here, pretrained_file
 from training.pretrained import WITHOUT
 
 
@@ -124,3 +124,21 @@ def test_the_address_is_torchvisions() -> None:
     from torchvision.models import ResNet18_Weights
 
     assert ResNet18_Weights.IMAGENET1K_V1.url == IMAGENET_RESNET18
+
+
+def test_a_fragment_names_what_is_published_under_another_name(place: Place, web: Web, weights: bytes) -> None:
+    """A hub's files are all called alike, and lie where the first address only leads to."""
+    web.files["/resolve/1234/model.pth"] = File(location="https://files.example/stored/abc")
+    web.files["/stored/abc"] = File(weights)
+    url, name = "https://files.example/resolve/1234/model.pth", name_of(weights)
+    path = pretrained_file(f"{url}#{name}", place.datasets, place.tellers(), WITHOUT, backoff=0.001)
+    assert path == hub(place) / name and path.read_bytes() == weights
+    assert file_here(f"{url}#{name}") == path
+    with pytest.raises(SourceUnavailableError, match=r"model\.pth: what came has a sha256"):
+        pretrained_file(f"{url}#tiny-00000000.pth", place.datasets, place.tellers(), WITHOUT, backoff=0.001)
+
+
+def test_the_transformer_is_pinned() -> None:
+    address, _, name = COCO_RTDETR.partition("#")
+    assert "/resolve/5650961749fa93567c0d46fc7f43ea4f9e914107/" in address, "a commit, not what is newest"
+    assert name == "rtdetr_v2_r18vd-d18309d0.safetensors"
