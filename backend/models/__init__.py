@@ -51,4 +51,10 @@ def _landmarks(config: Mapping[str, Any], facts: Mapping[str, Any]) -> nn.Module
     )
 
 
-_BUILDERS = {"convlstm": _convlstm, "landmarks": _landmarks}
+def _detection(config: Mapping[str, Any], facts: Mapping[str, Any]) -> nn.Module:
+    from backend.models.detector import build_detector
+
+    return build_detector(config["model"], facts["classes"], facts["image_size"])
+
+
+_BUILDERS = {"convlstm": _convlstm, "landmarks": _landmarks, "detection": _detection}
