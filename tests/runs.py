@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from training.cli import main
+from training.samples.detection import make_detection_sample
 from training.samples.landmarks import make_landmark_sample
 from training.samples.radar import make_radar_sample
 from training.tasks import TASKS, Places, task_class
@@ -38,11 +39,24 @@ SHORT: dict[str, list[str]] = {
         "evaluation.bootstrap=20",
         "data.prepare_workers=1",
     ],
+    "detection": [
+        "training.max_steps=3",
+        "training.batch_size=2",
+        "training.warmup_steps=0",
+        "model.name=retinanet_resnet18",
+        "model.pretrained=none",
+        "model.norm=batch",
+        "model.max_detections=20",
+        "data.image_size=64",
+        "evaluation.max_samples=4",
+        "data.prepare_workers=1",
+    ],
 }
 # Small samples of the tasks whose built-in one takes long to make and to prepare.
 SMALL: dict[str, Callable[[Path], None]] = {
     "convlstm": lambda folder: make_radar_sample(folder, events=12, frames=8),
     "landmarks": lambda folder: make_landmark_sample(folder, images=48, size=96),
+    "detection": lambda folder: make_detection_sample(folder, images=24, size=(96, 72)),
 }
 ALL_TASKS = sorted({*TASKS, "tiny"})
 

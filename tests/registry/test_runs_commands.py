@@ -111,6 +111,18 @@ def test_show_tells_everything(runs: Run) -> None:
     assert json.loads(runs("show", A, "--json")[1])["metrics"]["test/loss"] == 0.7
 
 
+def test_show_of_very_many_scores_shows_the_headlines(runs: Run, output: Path) -> None:
+    many_scores = "20261125_130000_d"
+    many = {f"val/csi_30_lead_{lead}": 0.5 for lead in range(1, 80)}
+    make_run(output, many_scores, metrics={"val/loss": 0.1, "val/csi_30": 0.5, **many})
+    out = runs("show", many_scores)[1]
+    assert "val/csi_30 " in out
+    assert "val/csi_30_lead_7" not in out
+    assert "79 more metrics: --all-metrics" in out
+    assert "val/csi_30_lead_7" in runs("show", many_scores, "--all-metrics")[1]
+    assert "val/csi_30_lead_7" in runs("show", many_scores, "--json")[1]
+
+
 def test_best_names_run_value_and_checkpoint(runs: Run, output: Path) -> None:
     code, out, _ = runs("best")
     assert code == 0

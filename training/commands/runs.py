@@ -92,8 +92,8 @@ def list_runs(
 
 
 @runs_app.command()
-def show(run: Run, as_json: AsJson = False, output: Output = OUTPUT) -> None:
-    """Show one run: where it is, what it was made with, and all its scores."""
+def show(run: Run, every: AllMetrics = False, as_json: AsJson = False, output: Output = OUTPUT) -> None:
+    """Show one run: where it is, what it was made with, and its scores (as JSON all of them)."""
     from training.registry.display import print_tables, run_tables
     from training.registry.names import named_run
     from training.registry.results import all_metrics
@@ -103,7 +103,9 @@ def show(run: Run, as_json: AsJson = False, output: Output = OUTPUT) -> None:
     metrics = all_metrics(entry)
     if as_json:
         return _print_json({**entry, "metrics": metrics})
-    print_tables(run_tables(entry, metrics))
+    print_tables(run_tables(entry, metrics if every else entry["metrics"]))
+    if hidden := 0 if every else len(set(metrics) - set(entry["metrics"])):
+        print(f"{hidden} more metrics: --all-metrics")  # noqa: T201
     return None
 
 

@@ -152,13 +152,15 @@ def environment_layer(environ: Mapping[str, str], keys: Keys) -> Layer:
     return layer
 
 
-def sets_layer(sets: Iterable[str], keys: Keys) -> Layer:
-    """Settings from ``--set a.b=value`` (values in YAML)."""
+def sets_layer(sets: Iterable[str], keys: Keys, task: str = "") -> Layer:
+    """Settings from ``--set a.b=value`` (values in YAML); ``task.a.b=value`` means the same, where ``task`` is named."""
     layer = Layer()
     for entry in sets:
-        path, equals, text = entry.partition("=")
+        written, equals, text = entry.partition("=")
+        written = written.strip()
+        path = written.removeprefix(f"{task}.")
         if equals:
-            _put_text(layer, path.strip(), text, keys, f"--set {path.strip()}")
+            _put_text(layer, path if path in keys.leaves else written, text, keys, f"--set {written}")
         else:
             layer.problems.append(f"--set {entry}: expected key=value, such as training.epochs=10")
     return layer

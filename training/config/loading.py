@@ -73,7 +73,7 @@ def load_config(
     origin = f"preset {preset}" if preset else str(path)
     base = file_layer(schema.of_file(read_any_yaml(path), origin), origin, keys) if path else Layer()
     now = environment_layer(environ or {}, keys)
-    for upper in (sets_layer(sets or [], keys), flags_layer(flags or {}, keys)):
+    for upper in (sets_layer(sets or [], keys, task), flags_layer(flags or {}, keys)):
         now = over(now, upper, keys)
     merged = over(base, now, keys)
     values = {**defaults, **merged.values}
@@ -101,7 +101,7 @@ def with_sets(config: RunConfig, sets: Iterable[str]) -> RunConfig:
     """``config`` with ``--set key=value`` on top of it. Raises ConfigError with a line for each thing that is wrong."""
     schema = type(config)
     keys = keys_of(schema)
-    now = sets_layer(sets, keys)
+    now = sets_layer(sets, keys, config.task)
     values = {**flat_values(config), **now.values}
     wrong = _wrong_values(schema, values, now.origins, config.task) | secret_settings(now.values, now.origins)
     idle = _idle_set(keys, values, now.origins, wrong)

@@ -57,9 +57,9 @@ def choose_source(
     sample would have to be asked for, ConfigError for a wrong manifest or id.
     """
     if data_flag is not None:
-        return _named(data_flag, "flag", "--data")
+        return _named(task, data_flag, "flag", "--data")
     if environ.get("TRAIN_WORKER_DATA"):
-        return _named(environ["TRAIN_WORKER_DATA"], "environment", "TRAIN_WORKER_DATA")
+        return _named(task, environ["TRAIN_WORKER_DATA"], "environment", "TRAIN_WORKER_DATA")
     fetched = _to_fetch(task, environ, manifest, datasets_dir, drive_id)
     if fetched is not None:
         return fetched
@@ -132,17 +132,25 @@ def _sample_in(samples: Path, task: str, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _named(text: str, kind: Literal["flag", "environment"], origin: str) -> DataSource:
+def _named(task: str, text: str, kind: Literal["flag", "environment"], origin: str) -> DataSource:
     if text == SAMPLE:
         return DataSource(None, "sample", f"data: the built-in sample, because {origin} asks for it")
     path = Path(text).expanduser()
     if not os.path.lexists(path):
         raise BadDataError(f"{origin} {path}: no such folder")
     if not path.is_dir():
-        raise BadDataError(f"{origin} {path}: is no folder, expected the dataset's folder")
-    if not _holds_something(path):
+        _check_stands_for_folder(task, path, origin)
+    elif not _holds_something(path):
         raise BadDataError(f"{origin} {path}: holds nothing, expected a dataset")
     return DataSource(path, kind, f"data: {path} (from {origin})")
+
+
+def _check_stands_for_folder(task: str, path: Path, origin: str) -> None:
+    """Raise BadDataError where the file ``path`` names no dataset of ``task``, as a data.yaml does."""
+    endings = TASKS[task].data_files
+    if path.suffix.lower() not in endings:
+        or_file = f", or a file of its that ends in {' or '.join(endings)}" if endings else ""
+        raise BadDataError(f"{origin} {path}: is no folder, expected the dataset's folder{or_file}")
 
 
 def _holds_something(folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
@@ -20,9 +20,10 @@ TORCHVISION = ["fasterrcnn_resnet50", "fasterrcnn_mobilenet", "retinanet_resnet1
 FASTER_RCNN = ["fasterrcnn_resnet50", "fasterrcnn_mobilenet"]
 RTDETR = ["rtdetr_v2"]
 
+SUBTASK_SUFFIX = "_detection"  # `vehicle_detection` means the sub-task `vehicle`, and is how the registry calls it
 STREET_SUBTASKS = {
     "pedestrian": ["person", "pedestrian", "people", "rider"],
-    "vehicle": ["car", "truck", "trucks", "bus", "van", "motorcycle", "motorbike", "bicycle", "bike", "train"],
+    "vehicle": ["car", "truck", "bus", "van", "motorcycle", "motorbike", "bicycle", "bike", "train"],
 }
 
 
@@ -57,6 +58,20 @@ class DetectionDataSection(Section):
         "The same for other images of one picture, video or sequence, as file names tell; report only marks them.",
     )
     prepare_workers: int | Auto = setting("auto", "Processes that prepare the data.", neutral=True)
+
+    @field_validator("subtask", mode="before")
+    @classmethod
+    def _short_name(cls, subtask: Any) -> Any:
+        return subtask.removesuffix(SUBTASK_SUFFIX) if isinstance(subtask, str) else subtask
+
+    @field_validator("subtasks", mode="before")
+    @classmethod
+    def _short_names(cls, subtasks: Any) -> Any:
+        if not isinstance(subtasks, dict):
+            return subtasks
+        return {
+            name.removesuffix(SUBTASK_SUFFIX): classes for name, classes in subtasks.items() if isinstance(name, str)
+        }
 
     @field_validator("prepare_workers")
     @classmethod
@@ -181,6 +196,8 @@ class DetectionModelSection(Section):
             raise ValueError(
                 "norm frozen keeps what it starts from, and pretrained none gives it nothing; set norm=batch"
             )
+        if self.name == "rtdetr_v2" and self.pretrained == "imagenet" and self.init_from is None:
+            raise ValueError("there are no published imagenet weights for rtdetr_v2; set pretrained=coco or none")
         if self.name == "retinanet_resnet18" and self.pretrained == "coco" and self.init_from is None:
             raise ValueError(
                 "there are no published coco weights of retinanet_resnet18; set pretrained=imagenet or none"

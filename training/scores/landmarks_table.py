@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from training.scores.layout import Baseline, Layout, Row, Table, layout_of
+from training.scores.layout import Layout, layout_of
+from training.scores.text_tables import text_table
 
 
 def render(metrics: Mapping[str, float], record: Mapping[str, Any]) -> str:
     """Lay out ``metrics`` (unprefixed names) as ``record``, of `LandmarkScores`, says."""
     layout = layout_of(record)
     assert layout is not None
-    parts = [_heading(record, layout), *(_table(table, metrics, layout.baseline) for table in layout.tables)]
-    parts += [_table(table, metrics, None) for table in layout.counts]
+    parts = [_heading(record, layout), *(text_table(table, metrics, layout.baseline) for table in layout.tables)]
+    parts += [text_table(table, metrics) for table in layout.counts]
     return "\n\n".join(parts) + "\n"
 
 
@@ -24,40 +25,3 @@ def _heading(record: Mapping[str, Any], layout: Layout) -> str:
         "Each cell: model | mean shape of the training split. * the model is better. - undefined.",
     ]
     return "\n".join([*lines, *layout.warnings])
-
-
-def _table(table: Table, metrics: Mapping[str, float], baseline: Baseline | None) -> str:
-    rows = [[row.name, *_cells(row, metrics, baseline)] for row in table.rows]
-    return f"{table.title}\n" + _grid([table.corner, *table.columns], rows)
-
-
-def _cells(row: Row, metrics: Mapping[str, float], baseline: Baseline | None) -> list[str]:
-    return [
-        _cell(cell, row, metrics, baseline) if isinstance(cell, str) else "-" if cell is None else f"{cell:,}"
-        for cell in row.cells
-    ]
-
-
-def _cell(cell: str, row: Row, metrics: Mapping[str, float], baseline: Baseline | None) -> str:
-    model = metrics.get(cell)
-    counterpart = baseline.counterpart(cell) if baseline else None
-    if counterpart is None:
-        return f"{_number(model)} "
-    other = metrics.get(counterpart)
-    told = _number(model), _number(other)
-    won = model is not None and other is not None and (model > other if row.better == "max" else model < other)
-    return f"{told[0]}|{told[1]}{'*' if won and row.better and told[0] != told[1] else ' '}"
-
-
-def _number(value: float | None) -> str:
-    return "-".rjust(6) if value is None else f"{value:6.3f}" if abs(value) < 10 else f"{value:6.2f}"
-
-
-def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [list(heads), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    aligned = [
-        [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
-        for line in lines
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in aligned)

@@ -20,11 +20,15 @@ class Places:
 
     task: str
     config: str  # its settings, in a module without torch: they are shown and checked in an instant
+    data_files: tuple[str, ...] = ()  # endings of files that may stand for a dataset's folder, as they name it
 
 
 TASKS: dict[str, Places] = {
     "convlstm": Places("training.tasks.convlstm:ConvLSTMTask", "training.schemas.convlstm:ConvLSTMConfig"),
     "landmarks": Places("training.tasks.landmarks:LandmarkTask", "training.schemas.landmarks:LandmarkConfig"),
+    "detection": Places(
+        "training.tasks.detection:DetectionTask", "training.schemas.detection:DetectionConfig", (".yaml", ".yml")
+    ),
 }
 DEFAULT_TASK = "convlstm"
 
