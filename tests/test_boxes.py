@@ -17,6 +17,7 @@ from backend.boxes import write_detections
 from backend.errors import BadDataError, DiskError, UsageError
 from tests.detection_predict import CLASSES, ColourFinder, artifact, film, moving, picture, rows_of, save
 from tests.small_disk import small_disk
+from training.data.detection_labels import Rows, read_rows
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +91,17 @@ def test_labels_are_yolo_s_and_have_what_is_sure_enough(folder: Path, tmp_path: 
     assert [line[0] for line in (tmp_path / "out" / "labels" / "x.txt").read_text().splitlines()] == ["0", "1"]
     write_detections(artifact(confidence=0.95), [folder / "a"], tmp_path / "out")
     assert (tmp_path / "out" / "labels" / "x.txt").read_text() == ""
+
+
+def test_training_reads_the_labels_without_their_scores(folder: Path, tmp_path: Path) -> None:
+    write_detections(artifact(confidence=0.1), [folder / "a"], tmp_path / "out")
+    text = (tmp_path / "out" / "labels" / "x.txt").read_text()
+    rows = Rows()
+    read_rows("\n".join(line.rpartition(" ")[0] for line in text.splitlines()).encode(), "x.txt", 2, rows)
+    assert rows.problems == []
+    assert rows.labels == [0, 1]
+    in_pixels = np.array(rows.boxes) * (192, 96, 192, 96)
+    np.testing.assert_allclose(in_pixels, [(20, 10, 60, 50), (100, 40, 180, 90)], atol=1e-3)
 
 
 def test_pycocotools_loads_the_result(folder: Path, tmp_path: Path) -> None:
