@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from backend import boxes
 from backend.boxes import write_detections
@@ -151,6 +152,22 @@ def test_images_go_through_the_model_together(tmp_path: Path, model: ColourFinde
     assert model.batches == [16, 4]
 
 
+def test_a_batch_for_which_memory_is_too_small_is_halved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Small(ColourFinder):
+        def forward(self, images: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+            if len(images) > 3:
+                raise torch.OutOfMemoryError("not that many")
+            return super().forward(images, frames)
+
+    monkeypatch.setattr(boxes, "build", lambda *_: small)
+    small = Small()
+    for number in range(9):
+        save(tmp_path / "in" / f"{number}.png", picture(96, 96, ((number, 10, 50, 50), 0)))
+    write_detections(artifact(), [tmp_path / "in"], tmp_path / "out")
+    assert [row["bbox"][0] for row in rows_of(tmp_path / "out" / "detections.json")] == list(range(9))
+    assert small.batches == [2, 2, 2, 3]
+
+
 def test_large_images_make_small_batches(tmp_path: Path, model: ColourFinder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boxes, "_BYTES_AT_ONCE", 2 * 30 * 40 * 3)
     for number in range(5):
@@ -180,6 +197,11 @@ def test_a_result_inside_the_input_is_not_taken_for_input(folder: Path) -> None:
     for _ in range(2):
         write_detections(artifact(), [folder], folder / "out")
     assert len(json.loads((folder / "out" / "images.json").read_text())["images"]) == 22
+
+
+def test_a_result_around_the_input(folder: Path) -> None:
+    write_detections(artifact(), [folder / "a"], folder)
+    assert (folder / "labels" / "x.txt").exists()
 
 
 @pytest.mark.parametrize("other", ["x.jpg", "x.c.png"])
