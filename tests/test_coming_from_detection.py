@@ -1,4 +1,4 @@
-"""The commands of the street-scene framework, as `docs/coming-from.md` maps them, on the task that they were made for."""
+"""The commands of the street-scene framework, as `docs/coming-from.md` maps them, on the task they were made for."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urldefrag, urlsplit
 
 from backend.errors import BadDataError, DiskError, SourceUnavailableError
 from backend.files import replacing, sha256_of
@@ -22,6 +22,12 @@ from training.reporting.units import size_in_words
 IMAGENET_RESNET18 = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 """torchvision's ResNet18_Weights.IMAGENET1K_V1."""
 
+COCO_RTDETR = (
+    "https://huggingface.co/PekingU/rtdetr_v2_r18vd/resolve/5650961749fa93567c0d46fc7f43ea4f9e914107/model.safetensors"
+    "#rtdetr_v2_r18vd-d18309d0.safetensors"
+)
+"""RT-DETRv2 with a ResNet-18, as its authors published it (Apache-2.0)."""
+
 _AT = "https://download.pytorch.org/models"
 DETECTOR_WEIGHTS = {
     ("fasterrcnn_resnet50", "coco"): f"{_AT}/fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth",
@@ -29,8 +35,9 @@ DETECTOR_WEIGHTS = {
     ("fasterrcnn_resnet50", "imagenet"): f"{_AT}/resnet50-11ad3fa6.pth",
     ("fasterrcnn_mobilenet", "imagenet"): f"{_AT}/mobilenet_v3_large-5c1a4163.pth",
     ("retinanet_resnet18", "imagenet"): IMAGENET_RESNET18,
+    ("rtdetr_v2", "coco"): COCO_RTDETR,
 }
-"""Where torchvision publishes what a detector may start from, by `model.name` and `model.pretrained`."""
+"""Where is published what a detector may start from, by `model.name` and `model.pretrained`."""
 
 SPARE = Path(tempfile.gettempdir()) / "pretrained"
 """Where files are kept where torch.hub's folder cannot be written."""
@@ -41,6 +48,8 @@ _HASH = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
 
 def pretrained_file(url: str, other: Path, tell: Tellers, without: str, backoff: float = 1.0) -> Path:
     """The file at ``url``, whose name ends in the first digits of its sha256, such as ``resnet18-f37072fd.pth``.
+
+    Where it is published under another name, a fragment (``#resnet18-f37072fd.pth``) gives the one it is kept under.
 
     It is kept in torch.hub's folder (``$TORCH_HOME/hub/checkpoints``), where other programs leave and find it, or in
     ``other`` where that cannot be written.
@@ -86,7 +95,7 @@ def _shared() -> Path:
 
 
 def _name_of(url: str) -> str:
-    return Path(urlsplit(url).path).name
+    return urlsplit(url).fragment or Path(urlsplit(url).path).name
 
 
 def _checked(path: Path) -> Path:
@@ -125,6 +134,7 @@ def _writable(*folders: Path) -> Path:
 
 def _fetch(url: str, place: Path, tell: Tellers, without: str, backoff: float) -> None:
     """Download ``place`` beside itself, and give it its name when it is whole and right."""
+    url = urldefrag(url).url
     tell.say(f"fetching {place.name} from {urlsplit(url).netloc} into {place.parent}")
     job = Job("https", url, place.parent / f".{place.name}.download", None, True, _CONNECT, _READ, backoff)
     try:
