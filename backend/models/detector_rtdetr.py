@@ -113,9 +113,7 @@ class RTDetr(nn.Module):
         """
         features = self._features(images)
         with torch.autocast(images.device.type, enabled=False):
-            return self._decoded(
-                [level.to(torch.promote_types(level.dtype, torch.float32)) for level in features], noisy
-            )
+            return self._decoded([wide(level) for level in features], noisy)
 
     def detections(self, answers: Answers, frames: Tensor) -> Tensor:
         """The surest boxes of the last layer, as `forward` gives them."""
