@@ -41,4 +41,10 @@ def _landmarks(artifact: Artifact, inputs: Sequence[Path], out: Path) -> Path:
     return write_points(artifact, inputs, out)
 
 
-_PREDICTORS = {"convlstm": _convlstm, "landmarks": _landmarks}
+def _detection(artifact: Artifact, inputs: Sequence[Path], out: Path) -> Path:
+    from backend.boxes import write_detections
+
+    return write_detections(artifact, inputs, out)
+
+
+_PREDICTORS = {"convlstm": _convlstm, "landmarks": _landmarks, "detection": _detection}

@@ -54,7 +54,7 @@ def _landmarks(config: Mapping[str, Any], facts: Mapping[str, Any]) -> nn.Module
 def _detection(config: Mapping[str, Any], facts: Mapping[str, Any]) -> nn.Module:
     from backend.models.detector import build_detector
 
-    return build_detector(config["model"], len(facts["classes"]), facts["image_size"])
+    return build_detector(config["model"], facts["classes"], facts["image_size"])
 
 
 _BUILDERS = {"convlstm": _convlstm, "landmarks": _landmarks, "detection": _detection}

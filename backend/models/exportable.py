@@ -1,4 +1,4 @@
-"""Modules that answer as the models do, in operations that torch's ONNX exporter knows; they share the models' weights."""
+"""Modules that answer as the models do, with their weights, in operations that torch's ONNX exporter knows."""
 
 from __future__ import annotations
 

@@ -9,13 +9,14 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from backend.errors import InterruptedRunError
-from tests.data.blocks import SHAPE, slow_make
+from backend.errors import BadDataError, InterruptedRunError
+from tests.data.blocks import SHAPE, slow_make, telling_make
 from tests.data.raw_dataset import MISSING, Dataset, check_continued, expected, read
 from tests.data.world import World
 from training.data import prepared, prepared_build
@@ -33,6 +34,36 @@ def test_blocks_are_made_once_and_read_back_in_their_order(dataset, workers):
     assert ("preparing", 12, 12) in dataset.world.progress
     assert not list(dataset.cache.glob(".building-*"))
     assert not (cache.folder / "journal.jsonl").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_making_blocks_told_is_kept_in_the_order_of_the_blocks(dataset, workers):
+    assert dataset.open().block_facts == ()
+    dataset.make = telling_make
+    learned = [[f"{i:03d}", 50] for i in range(11, -1, -1)]
+    cache = dataset.open({"a": 2}, workers)
+    assert cache.block_facts == learned
+    assert np.array_equal(read(cache), expected(range(11, -1, -1)))
+    assert dataset.open({"a": 2}).block_facts == learned
+
+
+def test_what_blocks_told_may_end_a_building_and_is_not_asked_of_the_sources_again(dataset):
+    dataset.make = telling_make
+    told = []
+
+    def refuse(facts):
+        told.append(facts)
+        raise BadDataError("refused")
+
+    plain = dataset.plan
+    dataset.plan = lambda pool: replace(plain(pool), check=refuse)
+    for _ in range(2):
+        with pytest.raises(BadDataError, match="refused"):
+            dataset.open()
+    assert told[0] == told[1] == [[f"{i:03d}", 50] for i in range(11, -1, -1)] and len(dataset.made()) == 12
+    assert not list(dataset.cache.glob("*/index.json"))
+    dataset.plan = plain
+    assert dataset.open().block_facts == told[0] and not dataset.made()
 
 
 def test_an_unchanged_dataset_is_found_without_opening_a_source(dataset):

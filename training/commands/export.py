@@ -59,14 +59,15 @@ def _write(run: Run, artifact: Artifact, path: Path, request: ExportRequest, sto
         record = _onnx(run, artifact, path, request, stop)
     else:
         {"pth": write_as_pth, "safetensors": write_as_safetensors}[request.format](run, artifact, path)
+    size = path.stat().st_size
     told = {
         "file": os.path.relpath(path, run.folder) if path.resolve().is_relative_to(run.folder.resolve()) else str(path),
-        "bytes": path.stat().st_size,
+        "bytes": size,
         "sha256": sha256_of(path),
     }
     _note(run, artifact, request.format, told | record)
     run.event("exported", format=request.format, checkpoint=artifact.folder.name, **told)
-    typer.echo(f"{path}: {size_in_words(told['bytes'])}, {artifact.folder.name} of {run.run_id}")
+    typer.echo(f"{path}: {size_in_words(size)}, {artifact.folder.name} of {run.run_id}")
 
 
 def _onnx(run: Run, artifact: Artifact, path: Path, request: ExportRequest, stop: StopRequest) -> dict[str, Any]:

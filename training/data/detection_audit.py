@@ -10,15 +10,17 @@ import numpy as np
 from training.data.detection_listing import SPLITS, Listing, Truth, some
 from training.data.detection_split import Kept, Overlap
 
+_MOST_CLASSES = 10  # columns of the table of splits
+
 
 def audit_of(
     listing: Listing, truth: Truth, classes: Sequence[str], groups: Sequence[str | None], kept: Kept
 ) -> dict[str, Any]:
     """The splits as they came out, counted from the result and not from how it was made. JSON types only."""
-    weak = [one.what for one in (kept.duplicates, kept.groups) if one.done.startswith("kept")]
+    weak = [one.what for one in (kept.duplicates, kept.groups) if one.kept]
     return {
         "method": f"given by the dataset ({listing.layout})",
-        "weak": bool(weak),
+        **_weakness(kept),
         "splits": {name: split_facts(truth, classes, kept.rows[name]) for name in SPLITS},
         "duplicates": kept.duplicates.to_json(),
         "groups": {"known": len({group for group in groups if group is not None}), **kept.groups.to_json()},
@@ -28,16 +30,22 @@ def audit_of(
     }
 
 
+def _weakness(kept: Kept) -> dict[str, Any]:
+    lines = [line for one in (kept.duplicates, kept.groups) if one.kept for line in _told(one)]
+    return {"weak": True, "weak_reason": "; ".join(lines)} if lines else {"weak": False}
+
+
 def split_facts(truth: Truth, classes: Sequence[str], rows: np.ndarray) -> dict[str, int]:
-    """Images, boxes and background images of a split, and boxes of each class."""
+    """Images, boxes and background images of a split, and boxes of each class where the classes are few."""
     inside = np.isin(truth.row_of(), rows)
     counts = np.bincount(truth.labels[inside], minlength=len(classes)).tolist()
+    few = len(classes) <= _MOST_CLASSES
     empty = int((np.diff(truth.offsets)[rows] == 0).sum())
     return {
         "images": len(rows),
         "boxes": int(inside.sum()),
         "background images": empty,
-        **{f"boxes of {name}": count for name, count in zip(classes, counts, strict=True)},
+        **({f"boxes of {name}": count for name, count in zip(classes, counts, strict=True)} if few else {}),
     }
 
 

@@ -16,6 +16,9 @@ _FRAME = re.compile(r"(?P<video>.+?)[-_. ]*(?:frame|frm)[-_. ]*\d+", re.IGNORECA
 _NUMBERED = re.compile(r"(?P<video>.+?)[-_.]+(?:img|image|f)?(?P<number>\d{3,})", re.IGNORECASE)
 _COUNTED = re.compile(r"(?:frame|frm|img|image|im)?[-_. ]*\d+", re.IGNORECASE)  # says nothing of where it is from
 _HASHES = re.compile(r"[0-9a-f]{8}-[0-9a-f]{8}")  # the second one may have digits alone
+_SPLIT = re.compile(r"(?:train|valid|val|test)(?:ing)?\d*", re.IGNORECASE)
+_DAY = re.compile(r"(?:19|20)\d{6}$")
+_CLOCK = 6  # digits of hours, minutes and seconds
 _NO_SEQUENCE = re.compile(
     r"images?|img\d?|data|frames|jpe?gs?|(?:train|val|valid|validation|test)(?:ing)?[-_]?\d*", re.I
 )
@@ -45,11 +48,14 @@ def _video(stem: str) -> str | None:
     if frame:
         return frame["video"]
     numbered = _NUMBERED.fullmatch(stem)
-    return numbered["video"] if numbered and _names_a_video(numbered["video"]) else None
+    return numbered["video"] if numbered and _names_a_video(numbered["video"], numbered["number"]) else None
 
 
-def _names_a_video(text: str) -> bool:
-    """A word alone (`image`, `car`) counts a dataset's images, and digits alone are a year or a day."""
+def _names_a_video(text: str, number: str) -> bool:
+    """A word alone (`image`, `car`) counts a dataset's images, digits alone are a year or a day, others a moment."""
+    if _DAY.search(text) and len(number) == _CLOCK:
+        return False
+    text = _SPLIT.sub("", text)
     return any(part.isdigit() for part in text) and any(part.isalpha() for part in text)
 
 

@@ -28,6 +28,11 @@ class Overlap:
     done: str
 
     @property
+    def kept(self) -> bool:
+        """Whether there were some and they stayed."""
+        return bool(self.pairs) and self.done.startswith("kept")
+
+    @property
     def total(self) -> int:
         """Images of train and val that another split knows."""
         return sum(self.images.values())

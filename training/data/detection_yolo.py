@@ -7,6 +7,7 @@ then without leading ``..``, as Roboflow's exports write ``../train/images`` for
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +123,7 @@ class _Places:
         base = _joined(file.parent, written)
         if base.is_dir():
             return cls(file, content, base)
-        note = f"{file.name}: path: there is no folder {base}; folders are looked for beside {file.name}"
+        note = f"{file.name}: path: there is no folder {written}; folders are looked for beside {file.name}"
         return cls(file, content, file.parent, written, [note])
 
     def images(self, split: str) -> list[Path]:
@@ -169,7 +170,8 @@ class _Places:
             tried.append(place)
             if place.is_dir() or (place.is_file() and place.suffix.lower() == ".txt"):
                 if len(tried) > 1:
-                    self.notes.append(f"{self.file.name}: {key}: {entry} is taken from {place}")
+                    near = os.path.relpath(place, self.file.parent)
+                    self.notes.append(f"{self.file.name}: {key}: {entry} is not there; taken from {near}")
                 return place
         where = "; ".join(map(str, tried))
         if split == "test":

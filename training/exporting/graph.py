@@ -44,7 +44,8 @@ def traced(exported: Exported, example: Mapping[str, Tensor], told: Mapping[str,
 
 
 def _by_torch(exported: Exported, example: Mapping[str, Tensor]) -> bytes:
-    names, file = [*example, exported.output], io.BytesIO()
+    names = [*example, exported.output]
+    file: Any = io.BytesIO()  # which the exporter's own annotation does not know of
     dynamic = {name: {0: "n"} for name in names} if exported.any_batch else None
     is_new = "dynamo" in inspect.signature(torch.onnx.export).parameters
     options: dict[str, Any] = {"dynamo": False} if is_new else {}
@@ -68,7 +69,8 @@ def _by_torch(exported: Exported, example: Mapping[str, Tensor]) -> bytes:
             raise ConfigError(
                 f"torch {torch.__version__} cannot export this model to ONNX ({why}); take --format safetensors or pth"
             ) from error
-    return file.getvalue()
+    content: bytes = file.getvalue()
+    return content
 
 
 class Session:

@@ -28,6 +28,17 @@ COCO_RTDETR = (
 )
 """RT-DETRv2 with a ResNet-18, as its authors published it (Apache-2.0)."""
 
+_AT = "https://download.pytorch.org/models"
+DETECTOR_WEIGHTS = {
+    ("fasterrcnn_resnet50", "coco"): f"{_AT}/fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth",
+    ("fasterrcnn_mobilenet", "coco"): f"{_AT}/fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth",
+    ("fasterrcnn_resnet50", "imagenet"): f"{_AT}/resnet50-11ad3fa6.pth",
+    ("fasterrcnn_mobilenet", "imagenet"): f"{_AT}/mobilenet_v3_large-5c1a4163.pth",
+    ("retinanet_resnet18", "imagenet"): IMAGENET_RESNET18,
+    ("rtdetr_v2", "coco"): COCO_RTDETR,
+}
+"""Where that is published which a detector may start from, by `model.name` and `model.pretrained`."""
+
 SPARE = Path(tempfile.gettempdir()) / "pretrained"
 """Where files are kept where torch.hub's folder cannot be written."""
 

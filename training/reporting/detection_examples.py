@@ -64,16 +64,12 @@ def draw_examples(
     indices = np.unique(np.linspace(0, len(items) - 1, min(len(items), _MOST_IMAGES)).round().astype(int)).tolist()
     scores = _scored(model, items, indices, device, DetectionScores(prepared.facts["classes"], confidence, iou))
     written += _draw_pictures(prepared, shown, indices, scores, folder)
-    about = f"{shown}: {len(indices):,} images" if len(indices) == len(items) else _part(shown, indices, items)
-    return (
-        written
-        + _draw_curves(scores, folder / f"{shown}_precision_recall", about)
-        + _draw_matrix(scores, folder / f"{shown}_confusion_matrix", about)
+    whole = len(indices) == len(items)
+    about = f"{len(indices):,} images" if whole else f"{len(indices):,} of {len(items):,} images, evenly spaced"
+    written += _draw_curves(scores, folder / f"{shown}_precision_recall", f"{shown}: precision and recall, {about}")
+    return written + _draw_matrix(
+        scores, folder / f"{shown}_confusion_matrix", f"{shown}: what boxes were taken for", about
     )
-
-
-def _part(split: str, indices: Sequence[int], items: ItemSource) -> str:
-    return f"{split}: {len(indices):,} of {len(items):,} images, evenly spaced"
 
 
 def _scored(
@@ -167,7 +163,7 @@ def _shortened(name: str, most: int = 44) -> str:
     return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
-def _draw_curves(scores: DetectionScores, path: Path, about: str) -> list[Path]:
+def _draw_curves(scores: DetectionScores, path: Path, title: str) -> list[Path]:
     every = scores.curve()
     if every is None or not len(every.scores):
         return []
@@ -177,12 +173,12 @@ def _draw_curves(scores: DetectionScores, path: Path, about: str) -> list[Path]:
         if curve is not None:
             precision = curve.interpolated()
             classes.append(ClassCurve(name, precision, float(precision.mean())))
-    return draw_precision_recall(path, classes, every, scores.confidence, about, scores.iou)
+    return draw_precision_recall(path, classes, every, scores.confidence, title, scores.iou)
 
 
-def _draw_matrix(scores: DetectionScores, path: Path, about: str) -> list[Path]:
+def _draw_matrix(scores: DetectionScores, path: Path, title: str, about: str) -> list[Path]:
     matrix = scores.confusion()
     if not matrix.any():
         return []
-    words = f"scores of at least {scores.confidence:g}, overlaps of at least {scores.iou:g}, paired whatever the class"
-    return draw_confusion(path, scores.classes, matrix, f"{about}, what boxes were taken for", words)
+    words = f"scores from {scores.confidence:g}, overlaps from {scores.iou:g}, paired whatever the class"
+    return draw_confusion(path, scores.classes, matrix, title, f"{about}; {words}")

@@ -89,7 +89,8 @@ def _draw_over_score(axis: Axes, curve: Curve, confidence: float) -> None:
         "F1": (curve.f1, COLOURS[2]),
     }
     for name, (values, colour) in lines.items():
-        axis.step(curve.scores, values, where="pre", color=colour, linewidth=2.0, label=name)
+        steps = np.append(curve.scores, 0.0), np.append(values, values[-1])  # from the surest on, down to any score
+        axis.step(*steps, where="post", color=colour, linewidth=2.0, label=name)
     axis.axvline(confidence, color=GREY, linestyle=":", linewidth=1.6, label=f"evaluation.confidence, {confidence:g}")
     best = curve.best()
     if best:
@@ -117,7 +118,7 @@ def draw_confusion(path: Path, names: Sequence[str], matrix: Ints, title: str, a
     size = len(names) + 1
     cell = 0.95 if size <= 6 else 0.62 if size <= 13 else 0.5
     words = 0.085 * max(len(name) for name in [*names, "background"])
-    figure = new_figure(max(size * cell + words + 1.8, 6.2), max(size * cell + 0.6 * words + 1.7, 3.6))
+    figure = new_figure(max(size * cell + words + 1.8, 6.2), max(size * cell + 0.6 * words + 1.5, 3.6))
     figure.suptitle(title, fontweight="bold")
     (axis,) = axes_of(figure, 1, 1)
     totals = matrix.sum(axis=1, keepdims=True)
@@ -130,12 +131,11 @@ def draw_confusion(path: Path, names: Sequence[str], matrix: Ints, title: str, a
     axis.set_yticks(range(size), [*names, "background"])
     axis.set_xlabel("detected as")
     axis.set_ylabel("true class")
-    for edge in (size - 1.5,):
-        axis.axhline(edge, color=GREY, linewidth=1.2)
-        axis.axvline(edge, color=GREY, linewidth=1.2)
+    axis.axhline(size - 1.5, color=GREY, linewidth=1.2)
+    axis.axvline(size - 1.5, color=GREY, linewidth=1.2)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    axis.set_title(about, fontsize=8, fontweight="normal", color=GREY)
+    figure.supxlabel(about, fontsize=8, color=GREY)
     bar = figure.colorbar(image, ax=axis, shrink=0.8, aspect=24)
     bar.set_label("share of the row", fontsize=9)
     bar.outline.set_visible(False)

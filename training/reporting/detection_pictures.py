@@ -21,10 +21,11 @@ Boxes = NDArray[np.floating]
 
 # What becomes of a box, with the colour and the dashes that it is drawn in: true boxes whole, detections dashed.
 TRUE, MISSED, RIGHT, FALSE, MANY = "true", "missed", "right", "false", "many"
+_YELLOW = "#f0e442"  # Okabe and Ito's, too light for lines on white but not for those on pictures
 _Dashes = Literal["-", "--", ":"]
 _STYLES: dict[str, tuple[str, _Dashes, float]] = {
     TRUE: (COLOURS[2], "-", 2.0),
-    MISSED: (COLOURS[5], "-", 2.6),
+    MISSED: (_YELLOW, "-", 2.6),
     RIGHT: (COLOURS[4], "--", 1.6),
     FALSE: (COLOURS[1], "--", 2.2),
     MANY: (GREY, ":", 1.6),
@@ -38,7 +39,7 @@ _WORDS = {
 }
 _DARK = "#1b1f24"
 _CROWDED = 12  # boxes in a picture of which right ones carry no text, so that the mistakes can be read
-_SMALLEST_TEXT = 6.5
+_TEXT = 7.5
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ def draw_detections(path: Path, shown: Sequence[Shown], title: str, columns: int
         axis.set_axis_off()
     kinds = {box.kind for one in shown for box in one.boxes}
     handles = [_handle(kind) for kind in _STYLES if kind in kinds]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, handlelength=3.2)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=-(-len(handles) // 2), frameon=False, handlelength=3.2
+    )
     return save(figure, path)
 
 
@@ -146,7 +149,7 @@ def _write(axis: Axes, drawn: Drawn, colour: str) -> None:
         min(x2, right) if rightmost else max(x1, left),
         y,
         drawn.text,
-        fontsize=_SMALLEST_TEXT,
+        fontsize=_TEXT,
         color=_DARK,
         ha="right" if rightmost else "left",
         va=align,

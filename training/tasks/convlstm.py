@@ -129,7 +129,7 @@ class ConvLSTMTask(Task):
     def exported(self, model: nn.Module, facts: Mapping[str, Any]) -> Exported:
         return Exported(
             PlainNowcaster(cast("ConvLSTMNowcaster", model)),
-            lambda batch: {"frames": self._split(batch)[0]},
+            lambda batch: {"frames": self._split(dict(batch))[0]},
             "forecast",
             largest_difference,
             {DIFFERENCE: _EXPORT_DIFFERENCE},

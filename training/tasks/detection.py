@@ -11,17 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from backend.models import build
-from backend.models.detector_weights import start_from
 from backend.weights import read_state_dict
 from training.data.detection import class_counts, prepare_detection
 from training.data.detection_glance import glance_at_detection
 from training.fetching.archive import Tellers
 from training.losses.detection import image_losses, loss_counts, loss_terms, scored
-from training.pretrained_detection import load_pretrained, published
 from training.schemas.detection import SUBTASK_SUFFIX, DetectionConfig
 from training.scores.detection import DetectionScores
 from training.tasks.card import Card
-from training.tasks.detection_card import detection_card
 from training.tasks.protocol import Batch, Glance, Outputs, Phase, PrepareContext, Prepared, Task, Term
 
 if TYPE_CHECKING:
@@ -61,13 +58,21 @@ class DetectionTask(Task):
         if section.init_from is not None:
             self.load_foreign(model, read_state_dict(section.init_from), Path(section.init_from))
         elif self.published_weights() is not None:
+            from training.pretrained_detection import load_pretrained
+
             load_pretrained(cast("Detector", model), section, tell)
 
     def published_weights(self) -> str | None:
         section = self.config.model
-        return None if section.init_from is not None else published(section)
+        if section.init_from is not None or section.pretrained == "none":
+            return None
+        from training.pretrained_detection import published
+
+        return published(section)
 
     def load_foreign(self, model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+        from backend.models.detector_weights import start_from
+
         start_from(cast("Detector", model), weights, path)
 
     def enter_phase(self, model: nn.Module, phase: Phase) -> list[dict[str, Any]]:
@@ -134,6 +139,8 @@ class DetectionTask(Task):
         return cast("Detector", model).flops_per_row()
 
     def card(self, facts: Mapping[str, Any]) -> Card:
+        from training.tasks.detection_card import detection_card
+
         return detection_card(self.config, facts)
 
     def mismatch(self, preprocessing: Mapping[str, Any], facts: Mapping[str, Any], prepared: Prepared) -> str | None:
