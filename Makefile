@@ -7,7 +7,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train fetch prepare doctor evaluate audit predict ensemble sweep report runs \
+.PHONY: help setup setup-dev train fetch prepare doctor evaluate audit predict export ensemble sweep report runs \
         test crash test-container check lock clean \
         bench-data bench-loop bench-gpu docker-build docker-train docker-dev docker-run docker-shell
 
@@ -88,6 +88,9 @@ audit: $(READY) ## Look for leaks inside a run's split: RUN= (ARGS=<another run>
 
 predict: $(READY) ## Apply a run's best weights: RUN= DATA=<folder of raw files> ARGS="--out folder"
 	@$(NEED_RUN)$(WORKER) predict "$(RUN)" $(if $(DATA),"$(DATA)") $(ARGS)
+
+export: $(READY) ## A run's best weights as one file: RUN= ARGS="--format onnx" (or pth, safetensors; --out FILE)
+	@$(NEED_RUN)$(WORKER) export "$(RUN)" $(ARGS)
 
 ensemble: $(READY) ## Average landmark models on images new to all: RUNS="A B C" or CONFIG=FILE (ARGS="--split val")
 	@$(NEED_RUNS)$(WORKER) ensemble $(MEMBERS) $(ARGS)

@@ -24,6 +24,7 @@ from training.cli_options import (
     Datasets,
     Detach,
     DriveId,
+    Format,
     MaxCost,
     MaxHours,
     OnFinish,
@@ -45,6 +46,7 @@ from training.requests import (
     AuditRequest,
     DoctorRequest,
     EvaluateRequest,
+    ExportRequest,
     ImportRequest,
     PredictRequest,
     PrepareRequest,
@@ -303,6 +305,24 @@ def predict(
     from training.commands.predict import predict as apply
 
     apply(PredictRequest(run=run, inputs=tuple(inputs), out=out, output=output, datasets=datasets))
+
+
+@app.command()
+def export(
+    run: Run,
+    kind: Annotated[
+        Format, typer.Option("--format", help="onnx is checked by ONNX Runtime, which must answer as PyTorch does.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The file, if not export/model.* in the run.")
+    ] = None,
+    output: Output = OUTPUT,
+    datasets: Datasets = DATASETS,
+) -> None:
+    """Write a run's best weights as one file for other programs; ends with 1 where ONNX Runtime says something else."""
+    from training.commands.export import export as write
+
+    write(ExportRequest(run=run, format=kind.value, out=out, output=output, datasets=datasets))
 
 
 @app.command(name="import")

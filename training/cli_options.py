@@ -18,6 +18,14 @@ class Split(StrEnum):
     TEST = "test"
 
 
+class Format(StrEnum):
+    """What a run's best weights can be exported as."""
+
+    PTH = "pth"
+    SAFETENSORS = "safetensors"
+    ONNX = "onnx"
+
+
 class OnFinish(StrEnum):
     """What becomes of a rented instance when the work on it is done."""
 

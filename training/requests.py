@@ -115,6 +115,15 @@ class PredictRequest(Places):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportRequest(Places):
+    """A run's best weights as one file for other programs."""
+
+    run: str
+    format: str  # pth, safetensors or onnx
+    out: Path | None = None  # the file; else in the run's folder
+
+
+@dataclass(frozen=True, kw_only=True)
 class EnsembleRequest(Places):
     """Average several landmark models."""
 

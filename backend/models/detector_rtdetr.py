@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from backend.errors import ConfigError
-from backend.models.boxes import clipped, to_image, to_network
+from backend.models.boxes import clipped, to_image, to_network, wide
 
 STRIDES = (8, 16, 32)
 """Pixels between two places of each level of features."""
@@ -113,9 +114,7 @@ class RTDetr(nn.Module):
         """
         features = self._features(images)
         with torch.autocast(images.device.type, enabled=False):
-            return self._decoded(
-                [level.to(torch.promote_types(level.dtype, torch.float32)) for level in features], noisy
-            )
+            return self._decoded([wide(level) for level in features], noisy)
 
     def detections(self, answers: Answers, frames: Tensor) -> Tensor:
         """The surest boxes of the last layer, as `forward` gives them."""
@@ -147,6 +146,12 @@ class RTDetr(nn.Module):
             for norm in self._norms():
                 norm.eval()
         return self
+
+    def start_from(self, weights: Mapping[str, Tensor], path: Path | str) -> str:
+        """Put ``weights``, read from ``path``, into it and say what they were, as `detector_rtdetr_weights` does."""
+        from backend.models.detector_rtdetr_weights import start_from
+
+        return start_from(self, weights, path)
 
     def trunk_parameters(self) -> list[nn.Parameter]:
         """Parameters of the ResNet."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.models import build
+from backend.models.exportable import PlainNowcaster
 from backend.preprocessing.grid import same_spacing
 from backend.preprocessing.radar import RadarPreprocessing
 from backend.weights import load_matching, read_state_dict
@@ -23,12 +24,14 @@ from training.schemas.convlstm import ConvLSTMConfig
 from training.scores.radar import NowcastScores
 from training.tasks.card import Card
 from training.tasks.convlstm_card import convlstm_card
+from training.tasks.exported import DIFFERENCE, Exported, largest_difference
 from training.tasks.protocol import Batch, Glance, Outputs, PrepareContext, Prepared, Task, Term
 
 if TYPE_CHECKING:
     from backend.models.convlstm import ConvLSTMNowcaster
 
 _FEWEST_TRIAL_STEPS = 3
+_EXPORT_DIFFERENCE = 1e-4  # of a forecast from 0 to 1: a hundredth of a dBZ
 
 
 class ConvLSTMTask(Task):
@@ -122,6 +125,16 @@ class ConvLSTMTask(Task):
         rows = min(height, max(lowest, round(height * share * data.input_steps / steps)))
         config = self.config.model_copy(update={"data": data.model_copy(update={"input_steps": steps})})
         return type(self)(config), {**facts, "image_size": [rows, width]}
+
+    def exported(self, model: nn.Module, facts: Mapping[str, Any]) -> Exported:
+        return Exported(
+            PlainNowcaster(cast("ConvLSTMNowcaster", model)),
+            lambda batch: {"frames": self._split(dict(batch))[0]},
+            "forecast",
+            largest_difference,
+            {DIFFERENCE: _EXPORT_DIFFERENCE},
+            rows=2,  # each takes minutes on a CPU at full size
+        )
 
     def card(self, facts: Mapping[str, Any]) -> Card:
         return convlstm_card(self.config, facts)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from backend.errors import ConfigError
 from backend.models import build
+from backend.models.exportable import PlainLandmarks
 from backend.models.landmarks import predict_points
 from backend.models.landmarks_weights import start_from
 from backend.preprocessing.landmark_set import LandmarkSet
@@ -26,6 +27,7 @@ from training.pretrained import load_pretrained
 from training.schemas.landmarks import LandmarkConfig
 from training.scores.landmarks import LandmarkScores
 from training.tasks.card import Card
+from training.tasks.exported import DIFFERENCE, Exported, largest_difference
 from training.tasks.landmarks_card import landmark_card
 from training.tasks.protocol import Batch, Glance, Outputs, Phase, PrepareContext, Prepared, Task, Term
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from backend.models.landmarks import LandmarkNet
 
 FROZEN = "frozen"
+_EXPORT_DIFFERENCE = 1e-4  # of a coordinate from 0 to 1: a fortieth of a pixel of 224
 
 
 class LandmarkTask(Task):
@@ -145,6 +148,15 @@ class LandmarkTask(Task):
 
     def row_flops(self, model: nn.Module) -> float:
         return cast("LandmarkNet", model).flops_per_row(self.config.data.image_size)
+
+    def exported(self, model: nn.Module, facts: Mapping[str, Any]) -> Exported:
+        return Exported(
+            PlainLandmarks(cast("LandmarkNet", model), self.preprocessing.normalise),
+            lambda batch: {"images": batch["image"]},
+            "points",
+            largest_difference,
+            {DIFFERENCE: _EXPORT_DIFFERENCE},
+        )
 
     def card(self, facts: Mapping[str, Any]) -> Card:
         return landmark_card(self.config, facts)

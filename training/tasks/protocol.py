@@ -29,6 +29,7 @@ from training.fetching.archive import Tellers
 from training.leaks.members import Member
 from training.schemas.shared import RunConfig
 from training.tasks.card import Card
+from training.tasks.exported import Exported
 
 Batch = dict[str, Any]
 Outputs = dict[str, Tensor]  # each with the rows as its first dimension
@@ -256,6 +257,10 @@ class Task(ABC):
 
     def row_flops(self, model: nn.Module) -> float | None:
         """Multiplications and additions of one row's forward pass; None when unknown."""
+        return None
+
+    def exported(self, model: nn.Module, facts: Mapping[str, Any]) -> Exported | None:
+        """``model`` (in evaluation, on the CPU) as ONNX is to have it; None where the task has no such form."""
         return None
 
     def smaller(self, facts: Mapping[str, Any], share: float) -> tuple[Task, Mapping[str, Any]]:
