@@ -253,11 +253,13 @@ def test_a_few_pictures_are_learned_from_nothing() -> None:
     for picture, place, label in zip(whole["image"], places, whole["labels"], strict=True):
         x1, y1, x2, y2 = map(int, place)
         picture[:, y1:y2, x1:x2] = torch.tensor([[220, 40, 40], [40, 40, 220]])[label[0]].view(3, 1, 1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    for _ in range(30):
+    optimizer, steps = torch.optim.AdamW(model.parameters()), 40
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps)
+    for _ in range(steps):
         optimizer.zero_grad()
         total(model, whole, loss_counts(whole, section())).backward()
         optimizer.step()
+        schedule.step()
     surest = scored(model, whole)[0][:, 0]
     assert surest[:, 5].tolist() == [0, 0, 1, 1]
     overlaps = [float(box_iou(one[None, :4], boxes)) for one, boxes in zip(surest, whole["boxes"], strict=True)]
