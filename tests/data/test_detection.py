@@ -150,6 +150,11 @@ def test_boxes_of_coco_and_its_areas_and_crowds_reach_the_items(tmp_path):
     assert item["area"][0].tolist() == [300, 105] and item["crowd"][0].tolist() == [False, True]
     assert prepared.facts["category_ids"] == [1, 3, 7] and prepared.facts["classes"] == ["car", "bus", "person"]
     assert prepared.members["val"][0].name == "valid/val-a.png"
+    change_json(
+        world.source / "train" / "_annotations.coco.json",
+        lambda found: found["annotations"][0].update(bbox=[11, 5, 20, 30]),
+    )
+    assert prepare(world).fingerprint != prepared.fingerprint  # its area is the file's, and as it was
 
 
 def test_a_picture_that_the_camera_noted_to_be_turned_is_upright(world):
