@@ -29,6 +29,7 @@ from tests.data.detection_dataset import (
     yolo,
 )
 from tests.data.world import World
+from tests.turned import turned_jpeg
 from training.data import detection
 from training.data.detection import class_counts, prepare_detection
 from training.data.detection_glance import glance_at_detection
@@ -149,6 +150,22 @@ def test_boxes_of_coco_and_its_areas_and_crowds_reach_the_items(tmp_path):
     assert item["area"][0].tolist() == [300, 105] and item["crowd"][0].tolist() == [False, True]
     assert prepared.facts["category_ids"] == [1, 3, 7] and prepared.facts["classes"] == ["car", "bus", "person"]
     assert prepared.members["val"][0].name == "valid/val-a.png"
+    change_json(
+        world.source / "train" / "_annotations.coco.json",
+        lambda found: found["annotations"][0].update(bbox=[11, 5, 20, 30]),
+    )
+    assert prepare(world).fingerprint != prepared.fingerprint  # its area is the file's, and as it was
+
+
+def test_a_picture_that_the_camera_noted_to_be_turned_is_upright(world):
+    path = picture(world.source)
+    path.unlink()
+    turned_jpeg(path.with_suffix(".jpg"), 6)
+    item = prepare(world).splits["train"].item(0, None)
+    assert item["frame"][0, 4:].tolist() == [16, 32]
+    assert item["boxes"][0][1].tolist() == pytest.approx([2.4, 3.2, 5.6, 12.8])
+    image = item["image"][0].numpy()
+    assert image[:, 5:25, 32].min() > 200 and image[:, 40:60, 32].max() < 60
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------
@@ -293,6 +310,9 @@ def test_an_interrupted_preparation_is_continued(world):
 
 def test_what_changes_the_fingerprint_and_what_does_not(world):
     first = prepare(world)
+    path = label(world.source, "test", 0)
+    path.write_text(path.read_text().replace("0 0.25 0.25", "0 0.3 0.25"))
+    assert prepare(world).fingerprint != first.fingerprint  # a box of the same size elsewhere
     label(world.source, "test", 1).write_text("1 0.5 0.5 0.2 0.2\n")
     mended = prepare(world)
     assert mended.fingerprint != first.fingerprint and mended.facts["cache"] == first.facts["cache"]

@@ -84,6 +84,27 @@ def test_boxes_of_a_mosaic_enclose_the_pixels_of_their_objects(changes):
     assert found >= 60
 
 
+@pytest.mark.parametrize("flip", [0, 1])
+def test_a_large_picture_fills_its_corner_of_a_mosaic_without_its_own_grey(flip):
+    pictures = [with_rectangle((10, 30, 40, 50), COLOURS[label], label) for label in range(4)]
+    for seed in range(10):
+        change = draw_change(settings(mosaic=1, flip=flip, scale=[1.5, 1.5]), np.random.default_rng(seed), 5)
+        inner = augmented(pictures, change).image
+        assert ((abs(inner.astype(int) - 114) > 15).any(axis=0)).mean() > 0.995
+
+
+def test_a_small_picture_touches_the_meeting_point():
+    pictures = [with_rectangle((0, 16, SIDE, 80), COLOURS[label], label) for label in range(4)]
+    change = draw_change(settings(mosaic=1, scale=[0.25, 0.25]), np.random.default_rng(0), 5)
+    x, y = np.rint(change.meeting * SIDE)
+    assert augmented(pictures, change).boxes.tolist() == [
+        [x - 24, y - 16, x, y],
+        [x, y - 16, x + 24, y],
+        [x - 24, y, x, y + 16],
+        [x, y, x + 24, y + 16],
+    ]
+
+
 def test_nothing_asked_changes_nothing():
     picture = with_rectangle((10, 30, 40, 50))
     result = augmented([picture], draw_change(settings(), np.random.default_rng(0), 1))
@@ -144,6 +165,8 @@ def test_light_and_colours_move_no_box_and_stay_in_range(name):
         assert 140 <= object_[:, 0].min() < object_[:, 0].max() <= 255
     if name == "contrast":
         assert road.min() < 20 < road.max()
+        means = [image.transpose(1, 2, 0) @ np.array([0.299, 0.587, 0.114]) for image in (*results, picture.image)]
+        assert np.ptp([mean.mean() for mean in means]) < 1.5
 
 
 def test_the_same_random_numbers_are_drawn_whatever_the_settings():

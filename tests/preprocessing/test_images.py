@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import cv2
@@ -11,17 +10,7 @@ import pytest
 
 from backend.errors import BadDataError
 from backend.preprocessing.images import IMAGE_SUFFIXES, decode_image, read_image
-
-
-def turned_jpeg(path: Path, orientation: int) -> np.ndarray:
-    """A JPEG 32 wide and 16 high, its left half white, with a camera's note; returns the pixels as stored."""
-    pixels = np.zeros((16, 32, 3), np.uint8)
-    pixels[:, :16] = 255
-    content = cv2.imencode(".jpg", pixels)[1].tobytes()
-    tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
-    body = b"Exif\0\0" + tiff
-    path.write_bytes(content[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + content[2:])
-    return pixels
+from tests.turned import turned_jpeg
 
 
 def test_a_cameras_note_on_orientation_is_followed_only_where_it_is_asked(tmp_path):
