@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.pictures import render_nothing
 from training.reporting import detection_examples, detection_pictures
 from training.reporting.detection_examples import draw_examples
 from training.reporting.detection_figures import _pooled
@@ -101,19 +102,33 @@ def names_of(classes: int) -> list[str]:
     return [f"kind {number} of vehicle" for number in range(classes)]
 
 
-@pytest.mark.parametrize("classes", [1, 4, 25])
-def test_every_figure_is_drawn_of_any_number_of_classes(tmp_path: Path, classes: int) -> None:
-    scenes = made(classes)
-    written = draw_examples(
-        StandIn(scenes), prepared(scenes, names_of(classes)), "test", tmp_path, torch.device("cpu"), 0.5
-    )
-    stems = ["augmented_training_images", "test_examples", "test_precision_recall", "test_confusion_matrix"]
-    assert [path.name for path in written] == [f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")]
-    for path in written[::2]:
+@pytest.fixture(autouse=True)
+def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rendering takes seconds: one test does it."""
+    if request.node.name != "test_figures_are_rendered":
+        render_nothing(monkeypatch.setattr)
+
+
+STEMS = ["augmented_training_images", "test_examples", "test_precision_recall", "test_confusion_matrix"]
+
+
+def draw(scenes: Scenes, classes: int, folder: Path) -> list[Path]:
+    split = prepared(scenes, names_of(classes))
+    return draw_examples(StandIn(scenes), split, "test", folder, torch.device("cpu"), 0.5)
+
+
+def test_figures_are_rendered(tmp_path: Path) -> None:
+    for path in draw(made(4, images=3), 4, tmp_path)[::2]:
         image = cv2.imread(str(path))
         assert image is not None
         assert min(image.shape[:2]) > 300
         assert image.std() > 10
+
+
+@pytest.mark.parametrize("classes", [1, 4, 12, 25])
+def test_every_figure_is_drawn_of_any_number_of_classes(tmp_path: Path, classes: int) -> None:
+    written = draw(made(classes), classes, tmp_path)
+    assert [path.name for path in written] == [f"{stem}.{kind}" for stem in STEMS for kind in ("png", "svg")]
 
 
 def test_an_empty_test_split_is_stood_in_for_by_val(tmp_path: Path) -> None:
