@@ -99,6 +99,17 @@ def detect(
 
 
 def _detections(model: nn.Module, batch: Sequence[Picture], device: torch.device) -> list[np.ndarray]:
+    """Of each picture, float32 [k, 6]; in two halves where memory does not hold all of them together."""
+    try:
+        return _at_once(model, batch, device)
+    except torch.OutOfMemoryError:
+        if len(batch) == 1:
+            raise
+    half = len(batch) // 2
+    return _detections(model, batch[:half], device) + _detections(model, batch[half:], device)
+
+
+def _at_once(model: nn.Module, batch: Sequence[Picture], device: torch.device) -> list[np.ndarray]:
     images = torch.from_numpy(np.stack([picture.seen for picture in batch])).to(device)
     frames = torch.from_numpy(np.stack([picture.frame for picture in batch])).to(device)
     with torch.inference_mode():

@@ -33,7 +33,7 @@ class Source:
 def find_sources(inputs: Sequence[Path], out: Path) -> list[Source]:
     """Files that were named, and images and videos in folders and all that is under them, each once, by name.
 
-    What lies below ``out`` is the result of an earlier prediction, and left out of folders.
+    What lies below an ``out`` inside such a folder is the result of an earlier prediction, and left out.
 
     Raises:
         UsageError: there are none, one is not there, or two would write one file.
@@ -44,7 +44,7 @@ def find_sources(inputs: Sequence[Path], out: Path) -> list[Source]:
             raise UsageError(f"{given}: no such file or folder; expected images, videos or folders of them")
         if given.resolve() == out.resolve():
             raise UsageError(f"--out {out}: is also an input, whose files it would replace; name another folder")
-        found = _below(given, out.resolve()) if given.is_dir() else [given]
+        found = _below(given, out) if given.is_dir() else [given]
         files |= {file.resolve(): file for file in found if file.resolve() not in files}
     if not files:
         suffixes = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
@@ -58,12 +58,13 @@ def find_sources(inputs: Sequence[Path], out: Path) -> list[Source]:
 
 def _below(folder: Path, out: Path) -> list[Path]:
     suffixes = {*IMAGE_SUFFIXES, *VIDEO_SUFFIXES}
+    is_inside = out.resolve().is_relative_to(folder.resolve())
     return [
         file
         for file in folder.rglob("*")
         if file.suffix.lower() in suffixes
         and file.name[0] != "."
-        and not file.resolve().is_relative_to(out)
+        and not (is_inside and file.resolve().is_relative_to(out.resolve()))
         and file.is_file()
     ]
 

@@ -17,6 +17,7 @@ from torch import nn
 from backend.artifact import Artifact
 from backend.errors import BadDataError, UsageError
 from backend.files import writable_folder, write_atomic
+from backend.left_out import tell_left_out
 from backend.models import build
 from backend.models.landmarks import predict_points
 from backend.preprocessing.images import IMAGE_SUFFIXES, read_image
@@ -36,28 +37,29 @@ def write_points(artifact: Artifact, inputs: Sequence[Path], out: Path) -> Path:
 
     Raises:
         UsageError: there are no images, or two of one name.
-        BadDataError: a file that is no image.
+        BadDataError: files that are no images; the result of the others is written first.
         DiskError: ``out`` cannot be written.
     """
     files = image_files(inputs)
     writable_folder(out)
-    writable_folder(out / OVERLAYS)
     points = LandmarkSet.from_json(artifact.facts["landmark_set"])
-    rows = []
-    for path, found in find_points(artifact, files):
+    rows: list[list[str]] = []
+    left_out: list[str] = []
+    for path, found in find_points(artifact, files, left_out):
         rows.append([path.name, *(f"{value:.2f}" for value in found.ravel())])
+        (out / OVERLAYS).mkdir(exist_ok=True)
         write_atomic(out / OVERLAYS / f"{path.stem}.png", _overlay(path, found))
     table = out / TABLE
-    write_atomic(table, _csv(points.names, rows))
+    if rows:
+        write_atomic(table, _csv(points.names, rows))
+    tell_left_out(left_out, len(files), out if rows else None)
     return table
 
 
-def find_points(artifact: Artifact, files: Sequence[Path]) -> Iterator[tuple[Path, NDArray[np.float32]]]:
-    """Each file with the points [P, 2] in pixels of its image.
-
-    Raises:
-        BadDataError: a file that is no image.
-    """
+def find_points(
+    artifact: Artifact, files: Sequence[Path], left_out: list[str]
+) -> Iterator[tuple[Path, NDArray[np.float32]]]:
+    """Each file with the points [P, 2] in pixels of its image; ``left_out`` gets a line for each that is no image."""
     preprocessing = LandmarkPreprocessing.from_dict(artifact.preprocessing["landmarks"])
     mirrors = bool(artifact.facts["landmark_set"]["mirrors"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -65,11 +67,26 @@ def find_points(artifact: Artifact, files: Sequence[Path]) -> Iterator[tuple[Pat
     load_matching(model, artifact.weights, artifact.folder)
     model.to(device).eval()
     for first in range(0, len(files), _AT_ONCE):
-        part = files[first : first + _AT_ONCE]
-        images, sizes = zip(*map(preprocessing.read, part), strict=True)
+        read = list(_readable(preprocessing, files[first : first + _AT_ONCE], left_out))
+        if not read:
+            continue
+        part, images, sizes = zip(*read, strict=True)
         batch = torch.from_numpy(np.stack(images)).to(device)
         found = _predict(model, preprocessing.normalise(batch), mirrors)
         yield from zip(part, found * np.array(sizes, np.float32)[:, None], strict=True)
+
+
+def _readable(
+    preprocessing: LandmarkPreprocessing, files: Sequence[Path], left_out: list[str]
+) -> Iterator[tuple[Path, NDArray[np.uint8], tuple[int, int]]]:
+    """Each image's file, what the model sees of it, and its width and height."""
+    for path in files:
+        try:
+            image, size = preprocessing.read(path)
+        except BadDataError as error:
+            left_out.append(str(error))
+        else:
+            yield path, image, size
 
 
 def _predict(model: nn.Module, images: torch.Tensor, mirrors: bool) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The commands of the street-scene framework, as `docs/coming-from.md` maps them, on the task that they were made for."""
+"""The commands of the street-scene framework, as `docs/coming-from.md` maps them, on the task they were made for."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def data_yaml() -> str:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder with two runs of the sub-task: one by the file alone, one with overrides."""
     place = tmp_path_factory.mktemp("street_scenes")
-    (place / CONFIG).write_text("training: {batch_size: 2, seed: 42}\n", "utf-8")
+    (place / CONFIG).write_text("training: {batch_size: 2, seed: 42, log_every_steps: 1}\n", "utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         short(patch)

@@ -58,7 +58,7 @@ def test_a_mirrored_image_has_mirrored_points(run: Path, images: Path, tmp_path:
     cv2.imwrite(str(mirrored), cv2.flip(cv2.imread(str(path)), 1))
     artifact = open_artifact(run)
     artifact.state["preprocessing"]["landmarks"]["clahe"] = False  # its tiles are not mirrored to the bit
-    (_, one), (_, other) = find_points(artifact, [path, mirrored])
+    (_, one), (_, other) = find_points(artifact, [path, mirrored], [])
     order = torch.tensor([0, 1, 3, 2, 5, 4, 7, 6, 8, 9, 10, 12, 11, 14, 13]).numpy()
     np.testing.assert_allclose(120 - other[order][:, 0], one[:, 0], atol=0.05)
     np.testing.assert_allclose(other[order][:, 1], one[:, 1], atol=0.05)
@@ -86,4 +86,18 @@ def test_what_cannot_be_predicted_is_told(run: Path, images: Path, tmp_path: Pat
         image_files([tmp_path / "empty"])
     with pytest.raises(BadDataError, match=r"notes\.txt"):
         write_points(open_artifact(run), [images / "notes.txt"], tmp_path / "out")
-    assert not (tmp_path / "out" / "points.csv").exists()
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_damaged_image_is_left_out_and_told_after_the_others_are_done(
+    run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "broken.png").write_bytes(b"\x89PNG no more of it")
+    capsys.readouterr()
+    assert main(["predict", str(run), str(images), "--out", str(tmp_path / "out"), *places(run.parents[2])]) == 65
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "broken.png: damaged or no image" in line
+    assert f"the result of the rest is in {tmp_path / 'out'}" in line
+    with (tmp_path / "out" / "points.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == ["tall.jpg", "wide one.png"]
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 2

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
 
@@ -19,6 +19,9 @@ from backend.models.detector_fasterrcnn import FasterRCNN
 from backend.models.detector_parts import Detector
 from backend.models.detector_retinanet import RetinaNet
 from backend.weights import load_matching
+
+if TYPE_CHECKING:
+    from backend.models.detector_rtdetr import RTDetr
 
 SAME_THING = {
     "pedestrian": "person",
@@ -67,9 +70,10 @@ def start_from(
     Raises:
         ConfigError: they are of another model; the model is left as it was.
     """
-    own_way = getattr(model, "start_from", None)  # a model that is not of torchvision's parts
-    if own_way is not None:
-        return str(own_way(weights, path))
+    if not isinstance(model, FasterRCNN | RetinaNet):
+        from backend.models import detector_rtdetr_weights
+
+        return detector_rtdetr_weights.start_from(cast("RTDetr", model), weights, path)
     if _is_classifier(weights):
         start_trunk(model, weights, path)
         return "an ImageNet classifier, for the trunk"

@@ -351,6 +351,16 @@ def test_wrong_labels_are_told_before_images_are_opened(world):
     assert not world.progress
 
 
+def test_a_split_without_any_box_is_refused(world):
+    for index in range(3):
+        label(world.source, "val", index).write_text("1 0.5 0.5 0.2 0.2\n")
+    assert sizes(prepare(world)) == COUNTS
+    with pytest.raises(
+        BadDataError, match=r"val: none of its 3 images has a box of car, person; nothing can be scored"
+    ):
+        prepare(world, classes=["car", "person"])
+
+
 # --- a glance ---------------------------------------------------------------------------------------------------------
 
 

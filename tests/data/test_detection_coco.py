@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from backend.errors import BadDataError
-from tests.data.detection_dataset import COUNTS, change_json, coco
+from tests.data.detection_dataset import COUNTS, change_json, coco, document
 from training.data.detection_folder import list_dataset
 
 
@@ -88,6 +89,10 @@ def test_an_unused_category_zero_of_another_kind_stays(root):
 def test_a_missing_test_split_is_told(tmp_path):
     listing = list_dataset(coco(tmp_path, {"train": 2, "val": 1}))
     assert len(listing.rows["test"]) == 0 and any("test split is empty" in line for line in listing.notes)
+    path = tmp_path / "test" / "_annotations.coco.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({**document("test", 1), "images": [], "annotations": []}))
+    assert len(list_dataset(tmp_path).rows["test"]) == 0
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -232,7 +232,7 @@ def test_a_split_without_any_label(root):
         (DATA_YAML.replace("[car, bus, person]", "{0: car, 2: bus}"), "names: has the numbers 0, 2, expected 0, 1"),
         (DATA_YAML.replace("[car, bus, person]", "{a: car}"), "names: expected numbers and names"),
         (DATA_YAML + "nc: 4", "nc is 4, but names has 3"),
-        (DATA_YAML.replace("train: images/train\n", ""), "has no train; expected the folder"),
+        (DATA_YAML.replace("train: images/train\n", ""), "has no train; name the folder"),
         (DATA_YAML.replace("val: images/val\n", ""), "has no val or valid"),
         (DATA_YAML.replace("images/train", "3"), "train: expected a folder"),
         (DATA_YAML.replace("images/train", "nowhere"), "train: there is no nowhere; expected a folder of images"),

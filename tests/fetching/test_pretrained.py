@@ -6,16 +6,19 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from backend.errors import BadDataError, DiskError, InterruptedRunError, SourceUnavailableError
+from backend.models.detector import build_detector
 from backend.weights import read_state_dict, write_pth
 from tests.fetching.fake_drive import NOWHERE, File, Web
 from tests.fetching.world import Place, sha256
-from training.fetching.pretrained import COCO_RTDETR, IMAGENET_RESNET18, file_here, pretrained_file
-from training.pretrained import WITHOUT
+from tests.models.detection import section
+from training.fetching.pretrained import COCO_RTDETR, DETECTOR_WEIGHTS, IMAGENET_RESNET18, file_here, pretrained_file
+from training.pretrained import WITHOUT, load_pretrained_detector
 
 
 @pytest.fixture
@@ -142,3 +145,36 @@ def test_the_transformer_is_pinned() -> None:
     address, _, name = COCO_RTDETR.partition("#")
     assert "/resolve/5650961749fa93567c0d46fc7f43ea4f9e914107/" in address, "a commit, not what is newest"
     assert name == "rtdetr_v2_r18vd-d18309d0.safetensors"
+
+
+def test_the_addresses_of_detectors_are_torchvisions() -> None:
+    from torchvision import models
+    from torchvision.models import detection
+
+    published = {
+        ("fasterrcnn_resnet50", "coco"): detection.FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
+        ("fasterrcnn_mobilenet", "coco"): detection.FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1,
+        ("fasterrcnn_resnet50", "imagenet"): models.ResNet50_Weights.IMAGENET1K_V2,
+        ("fasterrcnn_mobilenet", "imagenet"): models.MobileNet_V3_Large_Weights.IMAGENET1K_V2,
+        ("retinanet_resnet18", "imagenet"): models.ResNet18_Weights.IMAGENET1K_V1,
+    }
+    urls = {key: weights.url for key, weights in published.items()}
+    assert {key: url for key, url in DETECTOR_WEIGHTS.items() if url != COCO_RTDETR} == urls
+
+
+def test_a_published_detector_is_fetched_and_put_in(place: Place, web: Web, tmp_path: Path) -> None:
+    """A detector of torchvision with weights of its own, served under its hash: the classes that are known start."""
+    from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
+
+    torch.manual_seed(0)
+    theirs = fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None)
+    write_pth(tmp_path / "made.pth", theirs.state_dict())
+    content = (tmp_path / "made.pth").read_bytes()
+    web.files[f"/models/{name_of(content)}"] = File(content)
+    net: Any = build_detector(section("fasterrcnn_mobilenet"), ["car", "tram"], 64)
+    path = load_pretrained_detector(net, place.tellers(), f"https://files.example/models/{name_of(content)}")
+    assert path == hub(place) / name_of(content)
+    rows, published = net.roi_heads.box_predictor.cls_score.weight, theirs.roi_heads.box_predictor.cls_score.weight
+    assert torch.equal(rows[:2], published[[0, 3]])
+    assert not torch.isin(rows[2], published).all()
+    assert any("the head's rows of car with it" in line for line in place.said)

@@ -189,6 +189,20 @@ def test_crowds_are_neither_learned_nor_background(made: Callable[[str], nn.Modu
     assert float(crowded["classification"].detach()) < float(alone["classification"].detach())
 
 
+def test_a_box_that_no_anchor_overlaps_makes_nothing_positive() -> None:
+    anchors = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 50, 50]])
+    truth = Truth(torch.tensor([[12.0, 12, 14, 14], [22, 20, 30, 26]]), torch.tensor([0, 1]), torch.empty(0, 4))
+    assert matches(anchors, truth, 0.7, 0.3, True).tolist() == [BACKGROUND, 1, BACKGROUND]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_boxes_without_area_are_not_learned_from(made: Callable[[str], nn.Module], name: str) -> None:
+    model = made(name)
+    alone, more = (image_losses(model, batch(boxes)) for boxes in (ONE, [*ONE, [40, 40, 40, 60]]))
+    for term, values in alone.items():
+        torch.testing.assert_close(more[term], values)
+
+
 @pytest.mark.parametrize("name", NAMES[1:2])
 def test_an_image_that_is_all_crowd(made: Callable[[str], nn.Module], name: str) -> None:
     model, whole = made(name), batch([[-200, -200, 400, 400]], crowds=1)

@@ -11,6 +11,7 @@ import torch
 
 from backend.preprocessing.landmark_set import LandmarkSet
 from training.reporting.figure_words import describe, is_drawing, title_of
+from training.scores.detection import DetectionScores
 from training.scores.landmarks import LandmarkScores
 
 METRIC = "val/error_px_224"
@@ -55,6 +56,44 @@ def test_landmark_figures_are_told() -> None:
     assert describe(run(), "val_error_of_each_point") == "Errors of each landmark on the val split."
 
 
-@pytest.mark.parametrize(("name", "drawing"), [("curves", True), ("test_error_of_each_point", True), ("test_1", False)])
+def detected(classes: list[str]) -> Any:
+    """A run with a test of boxes that are all found, but for those of the last class."""
+    scores = DetectionScores(classes)
+    box = torch.tensor([[0.0, 0.0, 40.0, 40.0]])
+    for label in range(len(classes)):
+        found = torch.zeros(1, 1, 6)
+        found[0, 0] = torch.tensor([0, 0, 40, 40 if label < len(classes) - 1 else 30, 0.9, label])
+        scores.update(found, [box], [torch.tensor([label])], [torch.tensor([False])], [torch.tensor([1600.0])])
+    metrics = {f"test/{name}": value for name, value in scores.compute().items()}
+    evaluation = {"split": "test", "metrics": metrics, "record": scores.record()}
+    return SimpleNamespace(config={}, validations=[], evaluations={"test": evaluation})
+
+
+def test_detection_figures_are_told() -> None:
+    several, one = detected(["car", "bus"]), detected(["car"])
+    assert describe(several, "test_precision_recall") == (
+        "Precision, recall and F1 on the test split, over recall and over the score. "
+        "Of 2 classes car has an average precision of 1, the largest, bus the smallest (0.6)."
+    )
+    assert describe(one, "test_precision_recall").endswith("car has an average precision of 0.6.")
+    assert describe(one, "val_precision_recall").endswith("over the score.")
+    assert describe(one, "val_examples").startswith("Images of the val split with the most and with the fewest")
+    assert "dashed" in describe(one, "val_examples")
+    assert describe(one, "test_confusion_matrix") == "What true boxes of the test split were taken for."
+    assert "colour of its class" in describe(one, "augmented_training_images")
+
+
+@pytest.mark.parametrize(
+    ("name", "drawing"),
+    [
+        ("curves", True),
+        ("test_error_of_each_point", True),
+        ("test_1", False),
+        ("test_precision_recall", True),
+        ("val_confusion_matrix", True),
+        ("val_examples", False),
+        ("augmented_training_images", False),
+    ],
+)
 def test_pictures_are_not_drawings(name: str, drawing: bool) -> None:
     assert is_drawing(name) is drawing

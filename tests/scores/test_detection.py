@@ -463,10 +463,10 @@ def tables_of(scores: DetectionScores) -> dict[str, Any]:
 def test_the_layout_shows_scores_and_counts_of_each_class() -> None:
     scores = scored(made(1, 30, 3), 3)
     tables = tables_of(scores)
-    assert [row.name for row in tables["Scores by class"].rows] == ["c0", "c1", "c2", "all"]
+    assert [row.name for row in tables["Scores by class"].rows] == ["c0", "c1", "c2", "all classes"]
     counts = {row.name: list(row.cells) for row in tables["Images and true boxes"].rows}
     boxes = sum(not crowd for scene in made(1, 30, 3) for _, _, crowd, _ in scene.true)
-    assert counts["all"][:2] == [30, boxes]
+    assert counts["all classes"][:2] == [30, boxes]
     assert sum(counts["c1"][2:5]) == counts["c1"][1]
     matrix = tables["What true boxes were taken for"]
     assert [*matrix.columns] == ["c0", "c1", "c2", "not found"]

@@ -153,7 +153,7 @@ def environment_layer(environ: Mapping[str, str], keys: Keys) -> Layer:
 
 
 def sets_layer(sets: Iterable[str], keys: Keys, task: str = "") -> Layer:
-    """Settings from ``--set a.b=value`` (values in YAML); ``task.a.b=value`` means the same, where ``task`` is named."""
+    """Settings from ``--set a.b=value`` (values in YAML); with the name of the ``task`` in front it means the same."""
     layer = Layer()
     for entry in sets:
         written, equals, text = entry.partition("=")

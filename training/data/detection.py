@@ -16,7 +16,7 @@ from training.data.detection_classes import chosen_classes, with_classes
 from training.data.detection_folder import list_dataset
 from training.data.detection_groups import groups_of
 from training.data.detection_items import Annotations, DetectionItems
-from training.data.detection_listing import SPLITS, Listing, Truth
+from training.data.detection_listing import SPLITS, Listing, Truth, some
 from training.data.detection_split import Kept, settle
 from training.data.prepared import PreparedCache, Request
 from training.data.prepared_build import Plan, open_or_build
@@ -44,8 +44,9 @@ def prepare_detection(
     request = request_of(section, listing)
     cache = open_or_build(context.cache_dir, request, lambda _: _plan(section, listing), context, workers)
     truth = in_pixels(listing, truth, cache)
-    kept = kept_rows(section, listing, cache)
-    return _prepared(section, listing, truth, cache, kept, augmentation or DetectionAugmentationSection())
+    groups = groups_of([source.relative for source in listing.sources])
+    kept = kept_rows(section, listing, cache, groups)
+    return _prepared(section, listing, truth, cache, groups, kept, augmentation or DetectionAugmentationSection())
 
 
 def preprocessing_of(section: DetectionDataSection) -> DetectionPreprocessing:
@@ -123,10 +124,12 @@ def _other_sizes(listing: Listing, told: np.ndarray, found: np.ndarray) -> list[
     return problems
 
 
-def kept_rows(section: DetectionDataSection, listing: Listing, cache: PreparedCache) -> Kept:
-    """The rows of each split after data.duplicates and data.groups. Raises BadDataError."""
+def kept_rows(
+    section: DetectionDataSection, listing: Listing, cache: PreparedCache, groups: Sequence[str | None]
+) -> Kept:
+    """The rows of each split after data.duplicates and data.groups (``groups``: the sources'). Raises BadDataError."""
     names = [source.relative for source in listing.sources]
-    groups, pixels = groups_of(names), [facts[2] for facts in cache.block_facts]
+    pixels = [facts[2] for facts in cache.block_facts]
     of = listing.source_of.tolist()
     return settle(
         listing.rows,
@@ -142,12 +145,13 @@ def _prepared(
     listing: Listing,
     truth: Truth,
     cache: PreparedCache,
+    groups: Sequence[str | None],
     kept: Kept,
     augmentation: DetectionAugmentationSection,
 ) -> Prepared:
     facts = facts_before(section, listing)
+    raise_problems(_without_boxes(truth, kept, facts["classes"]))
     names = [source.relative for source in listing.sources]
-    groups = groups_of(names)
     audit = audit_of(listing, truth, facts["classes"], groups, kept)
     reader, preprocessing = cache.reader(), preprocessing_of(section)
     assert truth.sizes is not None
@@ -173,6 +177,16 @@ def _prepared(
         summary=summary_lines(listing, facts["classes"], audit, kept, cache.folder.name),
         facts={**facts, "cache": cache.fingerprint},
     )
+
+
+def _without_boxes(truth: Truth, kept: Kept, classes: Sequence[str]) -> list[str]:
+    counts = np.diff(truth.offsets)
+    return [
+        f"{split}: none of its {len(kept.rows[split]):,} images has a box of {some(classes)}; nothing can be "
+        f"{'learned' if split == 'train' else 'scored'} there: choose other classes, or label some"
+        for split in ("train", "val")
+        if not counts[kept.rows[split]].any()
+    ]
 
 
 def _annotations(truth: Truth, rows: np.ndarray) -> Annotations:

@@ -75,7 +75,7 @@ def list_coco(source: Path, files: Mapping[str, Path]) -> Listing:
     )
     documents = {split: _read(path) for split, path in files.items()}
     notes: list[str] = []
-    if "test" not in documents:
+    if "test" not in documents or not documents["test"].images:
         notes.append("there are no annotations of test images: the test split is empty, nothing is tested")
     names = _common_categories(documents, notes)
     images: dict[str, list[Path]] = {}
@@ -130,8 +130,6 @@ def _wrong_images(document: Document) -> list[str]:
                 f"{document.path}: images[{at}] ({name}): width and height are {size[0]!r} and {size[1]!r}, expected "
                 "whole pixels"
             )
-    if not document.images:
-        problems.append(f"{document.path}: images: lists no images")
     problems += _repeated(document.path, "images", "id", [image.get("id") for image in document.images])
     return problems + _repeated(document.path, "images", "file_name", [i.get("file_name") for i in document.images])
 
@@ -202,6 +200,10 @@ def _placeholder(documents: Mapping[str, Document]) -> int | None:
 
 def _paths_of(source: Path, split: str, document: Document, problems: list[str]) -> list[Path]:
     names = [str(image["file_name"]) for image in document.images]
+    if not names and split != "test":
+        problems.append(f"{document.path}: images: lists no images, expected those of {split}")
+    if not names:
+        return []
     folders = _folders(source, split, document.path)
     folder = next((place for place in folders if (place / names[0]).is_file()), None)
     if folder is None:

@@ -17,10 +17,14 @@ _EXPECTED = (
 
 
 def list_dataset(source: Path) -> Listing:
-    """The dataset in ``source`` or in the only folder there. No image is opened.
+    """The dataset in the folder ``source`` or in the only folder there, or that the file ``source`` describes.
+
+    No image is opened.
 
     Raises BadDataError: no layout is known, several are there, or what the layout's reader finds wrong.
     """
+    if source.is_file():
+        return list_yolo(source)
     if not source.is_dir():
         raise BadDataError(f"{source}: no such folder; {_EXPECTED}")
     descriptions, annotations = yolo_files(source), coco_files(source)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from training.data.detection import facts_before, kept_rows, request_of
 from training.data.detection_folder import list_dataset
+from training.data.detection_groups import groups_of
 from training.data.detection_listing import SPLITS, Listing, some
 from training.data.prepared import unchanged_cache
 from training.schemas.detection import DetectionDataSection
@@ -31,7 +32,8 @@ def glance_at_detection(section: DetectionDataSection, source: Path | None, cach
         total = len(listing.sources) * 3 * section.image_size**2
         missing = max(total - _already_written(cache_dir / f".building-{request.key}"), 0)
         return Glance(facts, f"{found}; not prepared yet, {_told(items)}", items, cache_bytes=missing)
-    items = {split: len(rows) for split, rows in kept_rows(section, listing, cache).rows.items()}
+    groups = groups_of([source.relative for source in listing.sources])
+    items = {split: len(rows) for split, rows in kept_rows(section, listing, cache, groups).rows.items()}
     return Glance({**facts, "cache": cache.fingerprint}, f"{found}, prepared; {_told(items)}", items, exact=True)
 
 

@@ -8,8 +8,7 @@ numbers (`000001`, `image_0001`, `img12`) tell nothing: they count the images of
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Sequence
 
 _COPY = re.compile(r"(?P<picture>.+)_(?:jpe?g|png|bmp|tiff?|webp)\.rf\.\w+")
 _FRAME = re.compile(r"(?P<video>.+?)[-_. ]*(?:frame|frm)[-_. ]*\d+", re.IGNORECASE)
@@ -26,9 +25,9 @@ _NO_SEQUENCE = re.compile(
 
 def groups_of(names: Sequence[str]) -> list[str | None]:
     """For each image, named by its path in the dataset, what it comes from; None where its name does not tell."""
-    paths = [PurePosixPath(name) for name in names]
-    folders = _sequences(paths)
-    return [_group(path.stem, folder) for path, folder in zip(paths, folders, strict=True)]
+    parts = [name.rpartition("/") for name in names]
+    sequences = _sequences({folder for folder, _, _ in parts})
+    return [_group(name.rpartition(".")[0] or name, sequences[folder]) for folder, _, name in parts]
 
 
 def _group(stem: str, folder: str | None) -> str | None:
@@ -59,9 +58,11 @@ def _names_a_video(text: str, number: str) -> bool:
     return any(part.isdigit() for part in text) and any(part.isalpha() for part in text)
 
 
-def _sequences(paths: Sequence[PurePosixPath]) -> list[str | None]:
-    """The folder of each image without what splits and layouts are called; None where all images have the same."""
-    told = [tuple(part for part in path.parent.parts if not _NO_SEQUENCE.fullmatch(part)) for path in paths]
-    if len(set(told)) < 2:
-        return [None] * len(paths)
-    return ["/".join(parts) or None for parts in told]
+def _sequences(folders: Iterable[str]) -> dict[str, str | None]:
+    """Folders without what splits and layouts are called; None where all are the same then, or nothing is left."""
+    told = {
+        folder: "/".join(part for part in folder.split("/") if not _NO_SEQUENCE.fullmatch(part)) for folder in folders
+    }
+    if len(set(told.values())) < 2:
+        return dict.fromkeys(told)
+    return {folder: left or None for folder, left in told.items()}

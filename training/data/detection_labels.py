@@ -52,9 +52,7 @@ def read_labels(base: Path, images: Sequence[Path], rows: Mapping[str, np.ndarra
         if path is None:
             unlabelled.append(image)
         else:
-            with source_errors(path):
-                content = path.read_bytes()
-            read_rows(content, str(path), len(classes), found)
+            read_rows(_content(path), path, len(classes), found)
         offsets.append(len(found.labels))
     missing = set(unlabelled)
     problems = [*_splits_without(images, rows, missing, places), *places.problems(), *found.problems]
@@ -74,6 +72,15 @@ def read_labels(base: Path, images: Sequence[Path], rows: Mapping[str, np.ndarra
             "clipped_by_rounding": found.rounded,
         },
     )
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (there may be very many)
+            return file.read()
+    except OSError:
+        with source_errors(Path(path)):
+            raise
 
 
 def _notes(found: Rows, unlabelled: Sequence[Path]) -> list[str]:
@@ -192,17 +199,18 @@ class _LabelPlaces:
 
     def __init__(self, base: Path, images: Iterable[Path]) -> None:
         self._base = base
-        self._folder_of: dict[Path, Path] = {}  # labels of images
-        self._names: dict[Path, set[str]] = {}  # of the label files in a folder
+        self._folder_of: dict[str, str] = {}  # labels of images
+        self._names: dict[str, set[str]] = {}  # of the label files in a folder
         for image in images:
-            if image.parent not in self._folder_of:
-                self._folder_of[image.parent] = self._choose(image.parent)
+            folder = os.path.dirname(image)  # noqa: PTH120
+            if folder not in self._folder_of:
+                self._folder_of[folder] = str(self._choose(Path(folder)))
 
-    def label_of(self, image: Path) -> Path | None:
+    def label_of(self, image: Path) -> str | None:
         """The label file of ``image``; None where it has none."""
-        folder = self._folder_of[image.parent]
-        name = f"{image.stem}.txt"
-        return folder / name if name in self._labels_in(folder) else None
+        folder, name = os.path.split(image)
+        labels, label = self._folder_of[folder], _label_name(name)
+        return f"{labels}{os.sep}{label}" if label in self._labels_in(labels) else None
 
     def expected(self, image: Path) -> Path:
         """Where a label file of ``image`` would be found."""
@@ -212,11 +220,11 @@ class _LabelPlaces:
         """Label files without an image, and images that share one."""
         problems = []
         for labels, folders in _inverted(self._folder_of).items():
-            known = self._labels_in(labels)
+            known = self._labels_in(str(labels))
             stems: dict[str, str] = {}
             for folder in folders:
                 for name in sorted(filter(is_image, _listdir(folder))):
-                    label = f"{Path(name).stem}.txt"
+                    label = _label_name(name)
                     if label in stems and label in known:
                         problems.append(f"{labels / label}: belongs to {stems[label]} and to {name}; rename one")
                     stems[label] = name
@@ -227,7 +235,7 @@ class _LabelPlaces:
 
     def _choose(self, folder: Path) -> Path:
         candidates = self._candidates(folder)
-        return next((place for place in candidates if self._labels_in(place)), candidates[0])
+        return next((place for place in candidates if self._labels_in(str(place))), candidates[0])
 
     def _candidates(self, folder: Path) -> list[Path]:
         """Where labels of the images in ``folder`` may lie, the likeliest first."""
@@ -243,16 +251,20 @@ class _LabelPlaces:
             beside.append(Path(*parts))
         return beside
 
-    def _labels_in(self, folder: Path) -> set[str]:
+    def _labels_in(self, folder: str) -> set[str]:
         if folder not in self._names:
-            self._names[folder] = {name for name in _listdir(folder) if name.endswith(".txt") and name[0] != "."}
+            self._names[folder] = {name for name in _listdir(Path(folder)) if name.endswith(".txt") and name[0] != "."}
         return self._names[folder]
 
 
-def _inverted(folder_of: Mapping[Path, Path]) -> dict[Path, list[Path]]:
+def _label_name(image: str) -> str:
+    return f"{image.rpartition('.')[0]}.txt"
+
+
+def _inverted(folder_of: Mapping[str, str]) -> dict[Path, list[Path]]:
     folders = defaultdict(list)
     for images, labels in folder_of.items():
-        folders[labels].append(images)
+        folders[Path(labels)].append(Path(images))
     return folders
 
 

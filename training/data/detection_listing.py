@@ -59,15 +59,25 @@ def list_rows(
         first = len(source_of)
         source_of += [number.setdefault(path, len(number)) for path in images[split]]
         rows[split] = np.arange(first, len(source_of))
-    return [source_file(root, path) for path in number], rows, np.array(source_of, np.int64)
+    return _source_files(root, list(number)), rows, np.array(source_of, np.int64)
 
 
-def source_file(root: Path, path: Path) -> SourceFile:
-    """``path`` as a listing found it, named relative to ``root``. Raises BadDataError where it is gone."""
-    with source_errors(path):
-        facts = path.stat()
-    relative = Path(os.path.relpath(path, root)).as_posix()
-    return SourceFile(relative, path, facts.st_size, facts.st_mtime_ns)
+def _source_files(root: Path, paths: Sequence[Path]) -> list[SourceFile]:
+    """``paths`` as they are now, named relative to ``root``. Raises BadDataError where one is gone.
+
+    Works on texts: there may be very many.
+    """
+    inside: dict[str, str] = {}  # folders to what they are called from the root
+    sources = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in inside:
+            relative = Path(os.path.relpath(folder, root)).as_posix()
+            inside[folder] = "" if relative == "." else f"{relative}/"
+        with source_errors(path):
+            facts = path.stat()
+        sources.append(SourceFile(inside[folder] + name, path, facts.st_size, facts.st_mtime_ns))
+    return sources
 
 
 def images_below(folder: Path) -> list[Path]:
@@ -81,13 +91,14 @@ def images_below(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(place, name) for name in sorted(names) if is_image(name)]
+        here = Path(place)
+        found += [here / name for name in sorted(names) if is_image(name)]
     return found
 
 
 def is_image(name: str) -> bool:
     """Whether a file of this name is taken for an image."""
-    return name[0] != "." and Path(name).suffix.lower() in IMAGE_SUFFIXES
+    return name[0] != "." and name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def some(names: Iterable[object], most: int = 5) -> str:

@@ -147,7 +147,9 @@ class _Places:
             self.notes.append(f"{self.file.name} names no test images: the test split is empty, nothing is tested")
             return
         keys = " or ".join(_KEYS[split][:2])
-        self.problems.append(f"{self.file}: has no {keys}; expected the folder of the {split} images")
+        self.problems.append(
+            f"{self.file}: has no {keys}; name the folder of the {split} images, or set some aside for it"
+        )
 
     def _images_of(self, split: str, key: str, entry: str) -> list[Path]:
         place = self._found(split, key, entry)

@@ -37,7 +37,7 @@ DETECTOR_WEIGHTS = {
     ("retinanet_resnet18", "imagenet"): IMAGENET_RESNET18,
     ("rtdetr_v2", "coco"): COCO_RTDETR,
 }
-"""Where that is published which a detector may start from, by `model.name` and `model.pretrained`."""
+"""Where is published what a detector may start from, by `model.name` and `model.pretrained`."""
 
 SPARE = Path(tempfile.gettempdir()) / "pretrained"
 """Where files are kept where torch.hub's folder cannot be written."""

@@ -26,7 +26,7 @@ from training.scores.detection import DetectionScores
 from training.scores.detection_matching import FOUND, IGNORED, Matches, Picture, match_by_score
 from training.tasks.protocol import Batch, ItemSource, Prepared
 
-_WORST, _BEST = 4, 2
+_SHOWN, _WORST = 6, 4  # pictures, and those of them that may be among the worst
 _AT_ONCE = 8
 _MOST_IMAGES = 1000  # of which the curves are drawn; of more, evenly spaced ones
 _AUGMENTED = 9
@@ -123,8 +123,8 @@ def _draw_pictures(
     mistakes = [_mistakes(picture, match) for picture, match in zip(sure, matches, strict=True)]
     wrong = np.array([missed + false for missed, false in mistakes])
     right = np.array([int(match.taken.sum()) for match in matches])
-    worst = np.lexsort((-right, -wrong))[:_WORST].tolist()
-    best = [int(place) for place in np.lexsort((-right, wrong)) if place not in worst][:_BEST]
+    worst = [place for place in np.lexsort((-right, -wrong)).tolist()[:_WORST] if wrong[place]]
+    best = [place for place in np.lexsort((-right, wrong)).tolist() if place not in worst][: _SHOWN - len(worst)]
     shown = []
     for rank, place in [*(("worst", place) for place in worst), *(("best", place) for place in best)]:
         missed, false = mistakes[place]

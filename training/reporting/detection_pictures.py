@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Stroke, withStroke
@@ -150,13 +151,20 @@ def _write(axis: Axes, drawn: Drawn, colour: str) -> None:
         y,
         drawn.text,
         fontsize=_TEXT,
-        color=_DARK,
+        color=_readable_on(colour),
         ha="right" if rightmost else "left",
         va=align,
         clip_on=True,
         bbox={"facecolor": colour, "edgecolor": "none", "alpha": 0.85, "pad": 0.8},
         zorder=5,
     )
+
+
+def _readable_on(colour: str) -> str:
+    """Dark or white, whichever contrasts more (WCAG 2.1's relative luminance)."""
+    channels = np.asarray(to_rgb(colour))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return _DARK if linear @ (0.2126, 0.7152, 0.0722) > 0.179 else "white"
 
 
 def _handle(kind: str) -> Line2D:

@@ -8,10 +8,24 @@ from typing import Any
 from training.reporting.run_folder import RunFolder
 from training.reporting.units import significant
 from training.reporting.verdict import verdict_of
+from training.scores.detection_layout import ALL_CLASSES, BY_CLASS
 from training.scores.landmarks_layout import BY_POINT
 from training.scores.layout import layout_of
 
 _SKILL, _POINTS = "skill_", "_error_of_each_point"
+_DETECTION = {  # ends of names, with titles and the words for all that such a figure shows
+    "augmented_training_images": (
+        "Training images as the model sees them, with their boxes",
+        "Each true box has the colour of its class, and its name.",
+    ),
+    "_examples": (
+        "Images of the {} split with the most and with the fewest mistakes",
+        "True boxes are drawn whole, detections dashed with their scores; missed and false ones are marked.",
+    ),
+    "_precision_recall": ("Precision, recall and F1 on the {} split, over recall and over the score", ""),
+    "_confusion_matrix": ("What true boxes of the {} split were taken for", ""),
+}
+_DRAWINGS = ("_precision_recall", "_confusion_matrix")
 _IMAGES = {"_worst_images": "largest", "_best_images": "smallest"}
 
 
@@ -27,12 +41,20 @@ def title_of(run: RunFolder, name: str) -> str:
     for end, size in _IMAGES.items():
         if name.endswith(end):
             return f"Images of the {name.removesuffix(end)} split with the {size} errors, true and predicted landmarks"
+    ending = _detection(name)
+    if ending:
+        return _DETECTION[ending][0].format(name.removesuffix(ending))
     return name.replace("_", " ").capitalize()
 
 
 def is_drawing(name: str) -> bool:
     """Whether it consists of lines and areas, not of images."""
-    return name == "curves" or name.startswith(_SKILL) or name.endswith(_POINTS)
+    return name == "curves" or name.startswith(_SKILL) or name.endswith((_POINTS, *_DRAWINGS))
+
+
+def _detection(name: str) -> str | None:
+    """The end of a detection figure's name; None where it is another figure."""
+    return next((ending for ending in _DETECTION if name.endswith(ending)), None)
 
 
 def describe(run: RunFolder, name: str) -> str:
@@ -51,6 +73,9 @@ def _words(run: RunFolder, name: str) -> str:
         return _extremes(run, name.removesuffix(_POINTS))
     if name.endswith(tuple(_IMAGES)):
         return "Each image has its true landmarks as rings, the predicted ones as dots, and a line from each to each."
+    if ending := _detection(name):
+        words = _DETECTION[ending][1]
+        return words or (_classes(run, name.removesuffix(ending)) if ending == "_precision_recall" else "")
     split = name.removeprefix(_SKILL)
     verdict = verdict_of(run.evaluations[split]) if split in run.evaluations else None
     return verdict.sentence if verdict else ""
@@ -76,14 +101,32 @@ def _course(run: RunFolder, metric: str, name: str) -> str:
     )
 
 
-def _extremes(run: RunFolder, split: str) -> str:
-    """Which landmark is found best and which worst."""
+def _first_column(run: RunFolder, split: str, title: str) -> dict[str, float]:
+    """The known numbers of a table's first column by the names of its rows."""
     evaluation = run.evaluations.get(split) or {}
     layout = layout_of(evaluation.get("record") or {})
-    rows = [row for table in layout.tables if table.title == BY_POINT for row in table.rows] if layout else []
+    rows = [row for table in layout.tables if table.title == title for row in table.rows] if layout else []
     metrics = evaluation.get("metrics", {})
-    means = {row.name: metrics.get(f"{split}/{row.cells[0]}") for row in rows}
-    known = {name: value for name, value in means.items() if _finite(value)}
+    numbers = {row.name: metrics.get(f"{split}/{row.cells[0]}") for row in rows}
+    return {name: value for name, value in numbers.items() if _finite(value)}
+
+
+def _classes(run: RunFolder, split: str) -> str:
+    """Which class has the largest average precision and which the smallest."""
+    known = _first_column(run, split, BY_CLASS)
+    known.pop(ALL_CLASSES, None)
+    if not known:
+        return ""
+    best, worst = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
+    told = f"{best} has an average precision of {significant(known[best])}"
+    if len(known) == 1:
+        return f"{told}."
+    return f"Of {len(known)} classes {told}, the largest, {worst} the smallest ({significant(known[worst])})."
+
+
+def _extremes(run: RunFolder, split: str) -> str:
+    """Which landmark is found best and which worst."""
+    known = _first_column(run, split, BY_POINT)
     if not known:
         return ""
     best, worst = min(known, key=known.__getitem__), max(known, key=known.__getitem__)

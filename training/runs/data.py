@@ -68,7 +68,7 @@ def check_data_there(run: Run, request: PrepareRequest, named: str | None) -> No
     Raises:
         BadDataError: it is gone.
     """
-    gone = named is None and request.data not in (None, "sample") and not Path(str(request.data)).is_dir()
+    gone = named is None and request.data not in (None, "sample") and not Path(str(request.data)).exists()
     if gone:
         raise BadDataError(f"{run.run_id}: its dataset is not at {request.data} any more; name it with --data FOLDER")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from training.scores.layout import Layout, Row, Table
 
+BY_CLASS, ALL_CLASSES = "Scores by class", "all classes"
 CONFUSIONS = "What true boxes were taken for"
 _MOST_CLASSES = 20  # of which the whole matrix is shown
 _MOST_PAIRS = 20
@@ -51,10 +52,10 @@ def _by_class(record: Mapping[str, Any]) -> Table:
 
     rows = [Row(name, cells(f"_{stem}"), "max") for stem, name in record["classes"].items()]
     return Table(
-        title="Scores by class",
+        title=BY_CLASS,
         columns=["AP", "AP at 0.5", "precision", "recall", "F1"],
-        rows=[*rows, Row("all", cells(""), "max")] if len(rows) > 1 else rows,
-        about=f"precision, recall and F1 at a {_at(record)}; all: AP as the classes' mean, the others over all boxes",
+        rows=[*rows, Row(ALL_CLASSES, cells(""), "max")] if len(rows) > 1 else rows,
+        about=f"precision, recall and F1 at a {_at(record)}; of all classes AP is the mean",
         corner="class",
     )
 
@@ -68,11 +69,11 @@ def _best() -> Table:
 def _counted(record: Mapping[str, Any], names: Sequence[str]) -> list[Row]:
     counts = record["counts"]
     rows = [Row(name, [counts[name][what] for what in names]) for name in counts]
-    return [*rows, Row("all", [record["all_counts"][what] for what in names])] if len(rows) > 1 else rows
+    return [*rows, Row(ALL_CLASSES, [record["all_counts"][what] for what in names])] if len(rows) > 1 else rows
 
 
 def _boxes(record: Mapping[str, Any]) -> Table:
-    about = "small: an area below 32 x 32 pixels, large: from 96 x 96; images: those with such a box, in all: every one"
+    about = "small: an area below 32 x 32 pixels, large: from 96 x 96; images: those with such a box"
     return Table("Images and true boxes", list(_COUNT_HEADS), _counted(record, _COUNTS), about=about, corner="class")
 
 

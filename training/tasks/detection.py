@@ -11,18 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from backend.models import build
+from backend.models.detector_weights import start_from
 from backend.weights import read_state_dict
 from training.data.detection import class_counts, prepare_detection
 from training.data.detection_glance import glance_at_detection
 from training.fetching.archive import Tellers
+from training.fetching.pretrained import DETECTOR_WEIGHTS
 from training.losses.detection import image_losses, loss_counts, loss_terms, scored
+from training.pretrained import load_pretrained_detector
 from training.schemas.detection import SUBTASK_SUFFIX, DetectionConfig
 from training.scores.detection import DetectionScores
 from training.tasks.card import Card
 from training.tasks.protocol import Batch, Glance, Outputs, Phase, PrepareContext, Prepared, Task, Term
 
 if TYPE_CHECKING:
-    from backend.models.detector import Detector
+    from backend.models.detector_parts import Detector
 
 _LOSS = "loss_"  # before a term's name, in what is kept of an evaluation
 _TRIAL_BOXES = 8
@@ -56,24 +59,17 @@ class DetectionTask(Task):
     def init_weights(self, model: nn.Module, tell: Tellers) -> None:
         section = self.config.model
         if section.init_from is not None:
-            self.load_foreign(model, read_state_dict(section.init_from), Path(section.init_from))
-        elif self.published_weights() is not None:
-            from training.pretrained_detection import load_pretrained
-
-            load_pretrained(cast("Detector", model), section, tell)
+            path = Path(section.init_from)
+            tell.say(f"starting from {path}: {start_from(model, read_state_dict(path), path)}")
+        elif (url := self.published_weights()) is not None:
+            load_pretrained_detector(model, tell, url)
 
     def published_weights(self) -> str | None:
         section = self.config.model
-        if section.init_from is not None or section.pretrained == "none":
-            return None
-        from training.pretrained_detection import published
-
-        return published(section)
+        return DETECTOR_WEIGHTS.get((section.name, section.pretrained)) if section.init_from is None else None
 
     def load_foreign(self, model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-        from backend.models.detector_weights import start_from
-
-        start_from(cast("Detector", model), weights, path)
+        start_from(model, weights, path)
 
     def enter_phase(self, model: nn.Module, phase: Phase) -> list[dict[str, Any]]:
         training = self.config.training
