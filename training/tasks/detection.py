@@ -22,6 +22,7 @@ from training.pretrained import load_pretrained_detector
 from training.schemas.detection import SUBTASK_SUFFIX, DetectionConfig
 from training.scores.detection import DetectionScores
 from training.tasks.card import Card
+from training.tasks.exported import DETECTION_LIMITS, Exported, detections_apart
 from training.tasks.protocol import Batch, Glance, Outputs, Phase, PrepareContext, Prepared, Task, Term
 
 if TYPE_CHECKING:
@@ -133,6 +134,16 @@ class DetectionTask(Task):
 
     def row_flops(self, model: nn.Module) -> float:
         return cast("Detector", model).flops_per_row()
+
+    def exported(self, model: nn.Module, facts: Mapping[str, Any]) -> Exported:
+        return Exported(
+            model,
+            lambda batch: {"images": batch["image"], "frames": batch["frame"]},
+            "detections",
+            detections_apart,
+            DETECTION_LIMITS,
+            any_batch=self.config.model.name == "rtdetr_v2",  # the others look at one image after another
+        )
 
     def card(self, facts: Mapping[str, Any]) -> Card:
         from training.tasks.detection_card import detection_card
