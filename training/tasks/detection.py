@@ -22,7 +22,7 @@ from training.pretrained import load_pretrained_detector
 from training.schemas.detection import SUBTASK_SUFFIX, DetectionConfig
 from training.scores.detection import DetectionScores
 from training.tasks.card import Card
-from training.tasks.exported import DETECTION_LIMITS, Exported, detections_apart
+from training.tasks.exported import DETECTION_LIMITS, DetectionsApart, Exported
 from training.tasks.protocol import Batch, Glance, Outputs, Phase, PrepareContext, Prepared, Task, Term
 
 if TYPE_CHECKING:
@@ -136,13 +136,15 @@ class DetectionTask(Task):
         return cast("Detector", model).flops_per_row()
 
     def exported(self, model: nn.Module, facts: Mapping[str, Any]) -> Exported:
+        section = self.config.model
+        transformer = section.name == "rtdetr_v2"
         return Exported(
             model,
             lambda batch: {"images": batch["image"], "frames": batch["frame"]},
             "detections",
-            detections_apart,
+            DetectionsApart(section.min_score, None if transformer else section.nms_iou),
             DETECTION_LIMITS,
-            any_batch=self.config.model.name == "rtdetr_v2",  # the others look at one image after another
+            any_batch=transformer,  # the others look at one image after another
         )
 
     def card(self, facts: Mapping[str, Any]) -> Card:
