@@ -26,7 +26,7 @@ class BoxDrawing:
         drawn = np.ascontiguousarray(image).copy()
         height, width = drawn.shape[:2]
         line = max(2, round(min(height, width) / 270))
-        size = max(9, round(min(height, width) / 45))
+        size = max(9, round(min(height, width) / 40))
         for row in found[::-1]:
             _rectangle(drawn, row[:4], _colour(row[5]), line)
         labels = np.zeros((0, 4))

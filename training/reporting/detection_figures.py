@@ -18,6 +18,7 @@ _MOST_CURVES = 10
 _EXTREMES = 3  # best and worst classes that are drawn where there are more
 _DASHES = ("-", "--")
 _MOST_CLASSES = 20  # of the matrix; of more the less confused ones are pooled
+_NARROWEST = 9.0  # inches: pages show figures as wide as they are themselves, and letters with them
 _GRID = "#e3e5e8"
 
 
@@ -118,8 +119,9 @@ def draw_confusion(path: Path, names: Sequence[str], matrix: Ints, title: str, a
     size = len(names) + 1
     cell = 0.95 if size <= 6 else 0.62 if size <= 13 else 0.5
     words = 0.085 * max(len(name) for name in [*names, "background"])
-    figure = new_figure(max(size * cell + words + 1.8, 6.2), max(size * cell + 0.6 * words + 1.5, 3.6))
+    figure = new_figure(max(size * cell + words + 1.8, _NARROWEST), max(size * cell + 0.6 * words + 1.5, 3.6))
     figure.suptitle(title, fontweight="bold")
+    figure.set_layout_engine("constrained", compress=True)  # the bar beside the squares, however wide the figure is
     (axis,) = axes_of(figure, 1, 1)
     totals = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
@@ -159,7 +161,7 @@ def _write_counts(axis: Axes, matrix: Ints, shares: Floats, points: float, *, wi
                 fontsize=points,
                 color="white" if share > 0.55 else "#1b1f24",
             )
-        else:
+        elif with_shares:
             axis.text(column, row, "0", ha="center", va="center", fontsize=points, color="#b4bac1")
 
 
@@ -170,7 +172,8 @@ def _pooled(names: Sequence[str], matrix: Ints) -> tuple[list[str], NDArray[np.i
     wrong = matrix[:-1, :-1].copy()
     np.fill_diagonal(wrong, 0)
     mistakes = wrong.sum(axis=0) + wrong.sum(axis=1)
-    kept = np.sort(np.argsort(-mistakes, kind="stable")[: _MOST_CLASSES - 1])
+    boxes = matrix[:-1].sum(axis=1)
+    kept = np.sort(np.lexsort((-boxes, -mistakes))[: _MOST_CLASSES - 1])
     target = np.full(len(matrix), len(kept))  # where the rest goes
     target[kept] = np.arange(len(kept))
     target[-1] = len(kept) + 1

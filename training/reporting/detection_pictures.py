@@ -155,7 +155,7 @@ def _write(axis: Axes, drawn: Drawn, colour: str) -> None:
         ha="right" if rightmost else "left",
         va=align,
         clip_on=True,
-        bbox={"facecolor": colour, "edgecolor": "none", "alpha": 0.85, "pad": 0.8},
+        bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
         zorder=5,
     )
 

@@ -148,7 +148,8 @@ class DetectionModelSection(Section):
     )
     anchor_sizes: list[float] = setting(
         lambda: [32.0, 64.0, 128.0, 256.0, 512.0],
-        "Side of the anchor boxes on each level of features, fine to coarse, in pixels of data.image_size.",
+        "Side of the anchor boxes on each level of features, fine to coarse, in pixels of data.image_size; "
+        "fasterrcnn_mobilenet has all of them on each level.",
         min_length=5,
         max_length=5,
         when={"model.name": TORCHVISION},

@@ -20,6 +20,11 @@ _OVERALL = {
     "map_large": "AP of large boxes",
     "mar_100": "average recall (AR), 100 boxes an image",
 }
+_AT_CONFIDENCE = {"precision": "precision", "recall": "recall", "f1": "F1"}
+_BEST = {
+    "best_f1": "largest F1 at any score, chosen on this split",
+    "best_f1_confidence": "the score from which it is reached",
+}
 _COUNTS = ("images", "boxes", "small", "medium", "large", "crowd")
 _COUNT_HEADS = ("images", "true boxes", "small", "medium", "large", "regions of many")
 _FATES = ("detections", "found", "false", "missed")
@@ -29,7 +34,7 @@ def detection_layout(record: Mapping[str, Any]) -> Layout:
     """The layout of what `DetectionScores.record` says."""
     broken = record["not_finite"]
     return Layout(
-        tables=[_overall(), _by_class(record), _best()],
+        tables=[_overall(record), _by_class(record)],
         counts=[_boxes(record), _fates(record), _confusions(record)],
         warnings=[f"{broken:,} detections have a number that is not finite; they count as false ones."]
         if broken
@@ -41,9 +46,11 @@ def _at(record: Mapping[str, Any]) -> str:
     return f"score of at least {record['confidence']:g}, overlap of at least {record['iou']:g}"
 
 
-def _overall() -> Table:
-    rows = [Row(title, [name], "max") for name, title in _OVERALL.items()]
-    return Table("Average precision", ["all classes"], rows, about="COCO's; mean over the classes that occur")
+def _overall(record: Mapping[str, Any]) -> Table:
+    rows = [Row(title, [name], "max") for name, title in {**_OVERALL, **_AT_CONFIDENCE}.items()]
+    rows += [Row(title, [name]) for name, title in _BEST.items()]
+    about = f"AP and AR are COCO's, means over the classes that occur; precision, recall and F1 are at a {_at(record)}"
+    return Table("Scores over all classes", ["score"], rows, about=about)
 
 
 def _by_class(record: Mapping[str, Any]) -> Table:
@@ -58,12 +65,6 @@ def _by_class(record: Mapping[str, Any]) -> Table:
         about=f"precision, recall and F1 at a {_at(record)}; of all classes AP is the mean",
         corner="class",
     )
-
-
-def _best() -> Table:
-    rows = [Row("F1", ["best_f1"]), Row("from a score of", ["best_f1_confidence"])]
-    about = "where F1 over all boxes would be largest; chosen on this split, so it says too much of itself"
-    return Table("Best F1", ["all classes"], rows, about=about)
 
 
 def _counted(record: Mapping[str, Any], names: Sequence[str]) -> list[Row]:
