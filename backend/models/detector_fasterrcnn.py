@@ -91,8 +91,7 @@ class FasterRCNN(Detector):
         with torch.autocast(frames.device.type, enabled=False):
             boxes = self.roi_heads.box_coder.decode(deltas.flatten(1), raw.regions)[:, 1:]
             scores = logits.softmax(1)[:, 1:]
-            counts = [len(regions) for regions in raw.regions]
-            images = zip(boxes.split(counts), scores.split(counts), frames, strict=True)
+            images = zip(_by_image(boxes, raw.regions), _by_image(scores, raw.regions), frames, strict=True)
             return torch.stack([self.select.of_image(*image) for image in images])
 
     def _regions(self, objectness: Tensor, deltas: Tensor) -> list[Tensor]:
@@ -112,6 +111,11 @@ class FasterRCNN(Detector):
             (self.rpn.head, self._blank_features()),
             (second, pooled),
         ]
+
+
+def _by_image(values: Tensor, regions: list[Tensor]) -> Sequence[Tensor]:
+    """``values`` of all regions, cut by image; of one image they are left whole: a traced graph would keep the cut."""
+    return [values] if len(regions) == 1 else values.split([len(each) for each in regions])
 
 
 def _sides(image_size: int, light: bool) -> list[int]:

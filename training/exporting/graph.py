@@ -13,14 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.errors import ConfigError, DiskError
+from backend.errors import ConfigError, DiskError, VerificationError
 from backend.files import write_atomic
 from training.tasks.exported import Exported
 
 OPSET = 17
 """The oldest with all that the models need; ONNX Runtime has known it since 1.12."""
 
-_NOT_NEW = r"(?s).*(legacy TorchScript-based ONNX export|dynamo=True)"
+_HARMLESS = (  # what the exporter warns of; whether the graph is right is found out by running it
+    (r"(?s).*(legacy TorchScript-based ONNX export|dynamo=True)", DeprecationWarning),
+    (r"(?s).*Constant folding", UserWarning),
+    (r"(?s)Exporting aten::index operator of advanced indexing", UserWarning),
+)
 
 
 def traced(exported: Exported, example: Mapping[str, Tensor], told: Mapping[str, str]) -> bytes:
@@ -51,8 +55,8 @@ def _by_torch(exported: Exported, example: Mapping[str, Tensor]) -> bytes:
     options: dict[str, Any] = {"dynamo": False} if is_new else {}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # sizes that are the same for every image
-        warnings.filterwarnings("ignore", _NOT_NEW, DeprecationWarning)
-        warnings.filterwarnings("ignore", r"(?s).*Constant folding", UserWarning)
+        for message, category in _HARMLESS:
+            warnings.filterwarnings("ignore", message, category)
         try:
             torch.onnx.export(
                 exported.module,
@@ -74,7 +78,7 @@ def _by_torch(exported: Exported, example: Mapping[str, Tensor]) -> bytes:
 
 
 class Session:
-    """An ONNX file, run on the CPU."""
+    """An ONNX file, run on the CPU. Raises VerificationError where that fails."""
 
     def __init__(self, content: bytes) -> None:
         import onnxruntime
@@ -84,7 +88,13 @@ class Session:
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        (found,) = self._session.run(None, {name: value.numpy() for name, value in inputs.items()})
+        try:
+            (found,) = self._session.run(None, {name: value.numpy() for name, value in inputs.items()})
+        except Exception as error:  # its errors have no common class but this one
+            why = " ".join(str(error).split())[:200]
+            raise VerificationError(
+                f"ONNX Runtime cannot run the exported model ({why}); no file was written"
+            ) from error
         return torch.from_numpy(np.ascontiguousarray(found))
 
 

@@ -22,6 +22,7 @@ from training.pretrained import load_pretrained_detector
 from training.schemas.detection import SUBTASK_SUFFIX, DetectionConfig
 from training.scores.detection import DetectionScores
 from training.tasks.card import Card
+from training.tasks.exported import DETECTION_LIMITS, DetectionsApart, Exported
 from training.tasks.protocol import Batch, Glance, Outputs, Phase, PrepareContext, Prepared, Task, Term
 
 if TYPE_CHECKING:
@@ -133,6 +134,18 @@ class DetectionTask(Task):
 
     def row_flops(self, model: nn.Module) -> float:
         return cast("Detector", model).flops_per_row()
+
+    def exported(self, model: nn.Module, facts: Mapping[str, Any]) -> Exported:
+        section = self.config.model
+        transformer = section.name == "rtdetr_v2"
+        return Exported(
+            model,
+            lambda batch: {"images": batch["image"], "frames": batch["frame"]},
+            "detections",
+            DetectionsApart(section.min_score, None if transformer else section.nms_iou),
+            DETECTION_LIMITS,
+            any_batch=transformer,  # the others look at one image after another
+        )
 
     def card(self, facts: Mapping[str, Any]) -> Card:
         from training.tasks.detection_card import detection_card
