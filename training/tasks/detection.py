@@ -22,6 +22,7 @@ from training.pretrained import load_pretrained_detector
 from training.schemas.detection import SUBTASK_SUFFIX, DetectionConfig
 from training.scores.detection import DetectionScores
 from training.tasks.card import Card
+from training.tasks.detection_card import detection_card
 from training.tasks.exported import DETECTION_LIMITS, DetectionsApart, Exported
 from training.tasks.protocol import Batch, Glance, Outputs, Phase, PrepareContext, Prepared, Task, Term
 
@@ -148,8 +149,6 @@ class DetectionTask(Task):
         )
 
     def card(self, facts: Mapping[str, Any]) -> Card:
-        from training.tasks.detection_card import detection_card
-
         return detection_card(self.config, facts)
 
     def mismatch(self, preprocessing: Mapping[str, Any], facts: Mapping[str, Any], prepared: Prepared) -> str | None:
@@ -162,5 +161,5 @@ class DetectionTask(Task):
     def draw(self, model: nn.Module, prepared: Prepared, split: str, folder: Path, device: torch.device) -> list[Path]:
         from training.reporting.detection_examples import draw_examples
 
-        shown = split if len(prepared.splits[split]) else "val"
-        return draw_examples(model, prepared, shown, folder, device, self.config.evaluation.confidence)
+        scoring = self.config.evaluation
+        return draw_examples(model, prepared, split, folder, device, scoring.confidence, scoring.iou)
