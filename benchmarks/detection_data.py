@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from backend.preprocessing.detection import DetectionPreprocessing
-from training.data.detection import prepare_detection
+from training.data.detection.prepare import prepare_detection
 from training.samples.detection import make_detection_sample
 from training.schemas.detection import DetectionAugmentationSection, DetectionDataSection
 from training.tasks.protocol import ItemSource, PrepareContext

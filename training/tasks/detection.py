@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from backend.models import build
 from backend.models.detector_weights import start_from
 from backend.weights import read_state_dict
-from training.data.detection import class_counts, prepare_detection
-from training.data.detection_glance import glance_at_detection
+from training.data.detection.glance import glance_at_detection
+from training.data.detection.prepare import class_counts, prepare_detection
 from training.fetching.archive import Tellers
 from training.fetching.pretrained import DETECTOR_WEIGHTS
 from training.losses.detection import image_losses, loss_counts, loss_terms, scored
