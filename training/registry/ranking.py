@@ -86,6 +86,13 @@ def own_metric(entries: Sequence[Entry], task: str) -> tuple[str, str]:
     return known[0]
 
 
+def own_mode(entries: Sequence[Entry], task: str, metric: str) -> str | None:
+    """The mode in which runs of ``task`` chose their own checkpoints by ``metric``; None where none did."""
+    chosen = [entry["selection"] for entry in of_task(entries, task) if entry["selection"].get("metric") == metric]
+    modes = {selection.get("mode") for selection in chosen} & set(MODES)
+    return modes.pop() if len(modes) == 1 else None
+
+
 def datasets_of(entries: Sequence[Entry]) -> set[str | None]:
     """The datasets that runs were validated on."""
     return {entry["dataset_fingerprint"] for entry in entries}
