@@ -115,7 +115,9 @@ def best(
     metric: Annotated[
         str | None, typer.Option("--metric", metavar="val/…", help="By default what the runs chose their best by.")
     ] = None,
-    mode: Annotated[Mode | None, typer.Option("--mode", help="Which way is better; known of what the runs chose by.")] = None,
+    mode: Annotated[
+        Mode | None, typer.Option("--mode", help="Which way is better; known of what the runs chose their best by.")
+    ] = None,
     dataset: Dataset = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Show so many.")] = 5,
     as_json: AsJson = False,
