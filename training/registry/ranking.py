@@ -116,7 +116,7 @@ def nothing_to_rank(entries: Sequence[Entry], task: str) -> str:
     """The line that says why no run of a task can be the best."""
     found = of_task(entries, task)
     if not found:
-        tasks = sorted({entry["task"] for entry in entries})
+        tasks = sorted({name for entry in entries for name in (entry["task"], entry.get("subtask")) if name})
         return f"{task}: no runs; there are runs of {', '.join(tasks) or 'no task yet'}"
     if all(entry["is_sample"] for entry in found):
         return f"{task}: all {len(found)} runs are on the built-in sample, which never counts as best"
