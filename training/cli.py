@@ -275,8 +275,8 @@ def evaluate(
 
     if (config or strict or (sets and predictions is None)) and not verify_config:
         raise typer.BadParameter(
-            "--config, --set and --strict are about --verify-config: add it; other settings of evaluation are scored from "
-            "kept predictions, with --predictions"
+            "--config, --set and --strict are about --verify-config: add it; other settings of evaluation are scored "
+            "from kept predictions, with --predictions"
         )
     return score(
         EvaluateRequest(
