@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from training.data.detection_listing import SPLITS, Listing, Truth, some
-from training.data.detection_split import Kept, Overlap
+from training.data.detection.listing import SPLITS, Listing, Truth, some
+from training.data.detection.split import Kept, Overlap
 
 _MOST_CLASSES = 10  # columns of the table of splits
 
