@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,14 @@ from typing import Any
 
 from backend.errors import BadDataError
 from training.data.detection.coco_boxes import read_boxes
-from training.data.detection.listing import SPLITS, Listing, list_rows, some
+from training.data.detection.listing import SPLITS, Listing, is_file, list_rows, some
 from training.data.io_errors import source_errors
 from training.data.problems import raise_problems
 
 _BESIDE = "_annotations.coco.json"
 _FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _PREFIX = "instances_"
+_LONGEST = 1 << 20  # pixels of a side: no file that OpenCV reads has more
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _read(path: Path) -> Document:
         content = path.read_bytes()
     try:
         found = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadDataError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(found, dict):
         raise BadDataError(f"{path}: expected an object with images, categories and annotations")
@@ -163,7 +163,7 @@ def _repeated(path: Path, where: str, key: str, values: Sequence[object]) -> lis
 def _is_length(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value) and value >= 1 and value == int(value)
+    return 1 <= value <= _LONGEST and value == int(value)
 
 
 # --- categories and images --------------------------------------------------------------------------------------------
@@ -205,12 +205,12 @@ def _paths_of(source: Path, split: str, document: Document, problems: list[str])
     if not names:
         return []
     folders = _folders(source, split, document.path)
-    folder = next((place for place in folders if (place / names[0]).is_file()), None)
+    folder = next((place for place in folders if is_file(place / names[0])), None)
     if folder is None:
         where = "; ".join(map(str, folders))
         problems.append(f"{document.path}: images[0]: there is no image {names[0]}, looked for in {where}")
         return []
-    missing = [at for at, name in enumerate(names) if not (folder / name).is_file()]
+    missing = [at for at, name in enumerate(names) if not is_file(folder / name)]
     problems += [f"{document.path}: images[{at}]: there is no image {folder / names[at]}" for at in missing]
     return [folder / name for name in names]
 
