@@ -327,6 +327,21 @@ def test_what_changes_the_fingerprint_and_what_does_not(world):
     assert prepare(world).facts["cache"] != first.facts["cache"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"bbox": [31, 10, 10.5, 20]}, {"category_id": 7}, {"iscrowd": 1}, {"area": 7}, {"image_id": 101}],
+    ids=["box", "class", "crowd", "area", "image"],
+)
+def test_all_that_an_annotation_says_is_part_of_the_fingerprint(tmp_path, change):
+    world = World(coco(tmp_path / "set"), tmp_path / "cache")
+    first = prepare(world)
+    path = world.source / "train" / "_annotations.coco.json"
+    change_json(path, lambda found: found["annotations"][1].update(info="no part of it"))
+    assert prepare(world).fingerprint == first.fingerprint
+    change_json(path, lambda found: found["annotations"][1].update(change))  # the second and last box of train-a.png
+    assert prepare(world).fingerprint != first.fingerprint
+
+
 def test_another_split_of_the_same_images_is_another_dataset(world):
     first = prepare(world)
     (world.source / "data.yaml").write_text(DATA_YAML.replace("val: images/val\ntest: images/test", "val: images/test"))
