@@ -9,10 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from tests.runs import places, run_of, train
 from training.cli import main
 from training.files import read_json
+from training.scores.detection import DetectionScores
 
 REAL = os.environ.get("REAL_DATA")
 pytestmark = pytest.mark.skipif(not REAL, reason="REAL_DATA names no folder of real data")
@@ -54,6 +56,19 @@ def truth(split: str) -> dict[str, np.ndarray]:
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
     sides = (np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])).clip(min=0)
     return float(sides.prod() / ((one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod() - sides.prod()))
+
+
+@pytest.mark.parametrize(("split", "scores"), [("valid", (0.334, 1.0)), ("test", (0.276, 0.802))])
+def test_what_one_box_for_every_picture_reaches(split: str, scores: tuple[float, float]) -> None:
+    """The mean box of the training split, whatever the picture shows: docs/detection.md tells it beside the model's."""
+    mean, boxes = np.mean(list(truth("train").values()), axis=0), truth(split).values()
+    ragged = [torch.tensor(box[None], dtype=torch.float32) for box in boxes]
+    count, found = len(ragged), DetectionScores(["trucks"])
+    detections = torch.tensor([*mean, 1.0, 0.0], dtype=torch.float32).expand(count, 1, 6)
+    labels, crowd = [torch.zeros(1, dtype=torch.int64)] * count, [torch.zeros(1, dtype=torch.bool)] * count
+    found.update(detections, ragged, labels, crowd, [(box[:, 2:] - box[:, :2]).prod(1) for box in ragged])
+    metrics = found.compute()
+    assert (metrics["map"], metrics["map_50"]) == pytest.approx(scores, abs=1e-3)
 
 
 def test_the_splits_are_the_datasets_and_every_picture_is_scored(

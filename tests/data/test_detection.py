@@ -184,6 +184,7 @@ def test_what_is_said_of_the_splits(world):
         "boxes of person": 2,
     }
     assert class_counts(prepared)["train"] == {"car": 6, "bus": 2, "person": 2}
+    assert audit["method"] == "the dataset itself (YOLO)"  # reports and cards say: split by …
     assert audit["weak"] is False and audit["overlaps"] == {"duplicates": 0, "groups": 0}
     text = "\n".join(prepared.summary)
     assert "11 images in the YOLO layout, 3 classes (car, bus, person)" in text

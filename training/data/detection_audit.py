@@ -19,7 +19,7 @@ def audit_of(
     """The splits as they came out, counted from the result and not from how it was made. JSON types only."""
     weak = [one.what for one in (kept.duplicates, kept.groups) if one.kept]
     return {
-        "method": f"given by the dataset ({listing.layout})",
+        "method": f"the dataset itself ({listing.layout})",
         **_weakness(kept),
         "splits": {name: split_facts(truth, classes, kept.rows[name]) for name in SPLITS},
         "duplicates": kept.duplicates.to_json(),
