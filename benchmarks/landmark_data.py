@@ -23,9 +23,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from training.data.landmark_augment import apply_change, draw_change
-from training.data.landmark_images import read_annotated
-from training.data.landmarks import prepare_landmarks, preprocessing_of
+from training.data.landmarks.augment import apply_change, draw_change
+from training.data.landmarks.images import read_annotated
+from training.data.landmarks.prepare import prepare_landmarks, preprocessing_of
 from training.samples.landmarks import make_landmark_sample
 from training.schemas.landmarks import AugmentationSection, LandmarkDataSection
 from training.tasks.protocol import PrepareContext

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from training.data.workers import WorkerPool
 
 if TYPE_CHECKING:  # worker processes import this file too, and neither torch nor xarray should delay them
-    from training.data.radar import RadarWindows
+    from training.data.radar.prepare import RadarWindows
     from training.tasks.protocol import Prepared
 
 SHAPE = (18, 500, 500)
@@ -97,7 +97,7 @@ def _write(folder: Path, codes: np.ndarray, event: int, number: int) -> Path:
 
 def prepare(folder: Path, workers: int) -> Prepared:
     """The default settings, with a stride that gives windows enough to any number of volumes."""
-    from training.data.radar import prepare_radar
+    from training.data.radar.prepare import prepare_radar
     from training.schemas.convlstm import RadarDataSection
     from training.tasks.protocol import PrepareContext
 

@@ -18,7 +18,7 @@ from backend.boxes import write_detections
 from backend.errors import BadDataError, DiskError, UsageError
 from tests.detection_predict import CLASSES, ColourFinder, artifact, film, moving, picture, rows_of, save
 from tests.small_disk import small_disk
-from training.data.detection_labels import Rows, read_rows
+from training.data.detection.labels import Rows, read_rows
 
 
 @pytest.fixture(autouse=True)

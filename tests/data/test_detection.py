@@ -30,9 +30,9 @@ from tests.data.detection_dataset import (
 )
 from tests.data.world import World
 from tests.turned import turned_jpeg
-from training.data import detection
-from training.data.detection import class_counts, prepare_detection
-from training.data.detection_glance import glance_at_detection
+from training.data.detection import prepare as module
+from training.data.detection.glance import glance_at_detection
+from training.data.detection.prepare import class_counts, prepare_detection
 from training.leaks.own import leaks_inside
 from training.schemas.detection import DetectionAugmentationSection, DetectionDataSection
 
@@ -184,7 +184,7 @@ def test_what_is_said_of_the_splits(world):
         "boxes of person": 2,
     }
     assert class_counts(prepared)["train"] == {"car": 6, "bus": 2, "person": 2}
-    assert audit["method"] == "the dataset itself (YOLO)"  # reports and cards say: split by …
+    assert audit["method"] == "the dataset itself (as YOLO lists it)"  # reports and cards say: split by …
     assert audit["weak"] is False and audit["overlaps"] == {"duplicates": 0, "groups": 0}
     text = "\n".join(prepared.summary)
     assert "11 images in the YOLO layout, 3 classes (car, bus, person)" in text
@@ -274,7 +274,7 @@ def test_an_unknown_class_is_refused_with_the_nearest(world, name, near):
 
 
 def test_the_number_of_workers_and_the_place_change_nothing(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(detection, "_FILES_PER_WORKER", 1)
+    monkeypatch.setattr(module, "_FILES_PER_WORKER", 1)
     alone = prepare(world)
     shutil.copytree(world.source, tmp_path / "copy")
     together = prepare(World(tmp_path / "copy", tmp_path / "other", workers=2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.data.detection_augment import Picture, augmented, draw_change
+from training.data.detection.augment import Picture, augmented, draw_change
 from training.schemas.detection import DetectionAugmentationSection
 
 SIDE = 96

@@ -10,7 +10,7 @@ import pytest
 
 from backend.errors import BadDataError
 from tests.data.detection_dataset import COUNTS, change_json, coco, document, write_image
-from training.data.detection_folder import list_dataset
+from training.data.detection.folder import list_dataset
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from backend.errors import BadDataError
-from training.data.detection_groups import groups_of
-from training.data.detection_split import settle
+from training.data.detection.groups import groups_of
+from training.data.detection.split import settle
 
 
 @pytest.mark.parametrize(

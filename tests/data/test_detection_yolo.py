@@ -9,8 +9,8 @@ import pytest
 
 from backend.errors import BadDataError
 from tests.data.detection_dataset import COUNTS, DATA_YAML, label, picture, write_image, write_text, yolo
-from training.data.detection_folder import list_dataset
-from training.data.detection_listing import Listing
+from training.data.detection.folder import list_dataset
+from training.data.detection.listing import Listing
 
 BOX = "1 0.5 0.5 0.2 0.2\n"
 

@@ -5,7 +5,7 @@ import pytest
 
 from backend.preprocessing.landmark_set import LUNGS
 from tests.data.landmark_dataset import LUNG_SHAPE
-from training.data.landmark_augment import Change, apply_change, draw_change, mirrored
+from training.data.landmarks.augment import Change, apply_change, draw_change, mirrored
 from training.schemas.landmarks import AugmentationSection
 
 SIZE = 128

@@ -6,8 +6,8 @@ import pytest
 from backend.errors import BadDataError, ConfigError
 from backend.preprocessing.landmark_set import LUNGS, LandmarkSet
 from tests.data.landmark_dataset import LUNG_SHAPE, shapes
-from training.data.landmark_augment import rotated
-from training.data.landmark_mirror import check_mirroring, check_pairs
+from training.data.landmarks.augment import rotated
+from training.data.landmarks.mirror import check_mirroring, check_pairs
 from training.schemas.landmarks import LandmarkConfig
 
 

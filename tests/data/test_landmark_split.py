@@ -8,7 +8,7 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from backend.errors import BadDataError
-from training.data.landmark_split import SPLITS, split_images, split_sizes, units_of
+from training.data.landmarks.split import SPLITS, split_images, split_sizes, units_of
 
 FRACTIONS = [0.75, 0.15, 0.10]
 

@@ -11,7 +11,7 @@ import pytest
 from backend.errors import BadDataError
 from backend.preprocessing.landmark_set import LUNGS
 from tests.data.landmark_dataset import faces, lungs, write_image, write_rows
-from training.data.landmark_images import read_annotated
+from training.data.landmarks.images import read_annotated
 
 
 def csv_of(root: Path) -> Path:

@@ -17,9 +17,9 @@ from backend.errors import BadDataError, InterruptedRunError
 from backend.preprocessing.landmarks import LandmarkPreprocessing
 from tests.data.landmark_dataset import faces, lungs, shapes, write_image
 from tests.data.world import World
-from training.data import landmarks
-from training.data.landmark_glance import glance_at_landmarks
-from training.data.landmarks import class_counts, prepare_landmarks
+from training.data.landmarks import prepare as module
+from training.data.landmarks.glance import glance_at_landmarks
+from training.data.landmarks.prepare import class_counts, prepare_landmarks
 from training.leaks.own import leaks_inside
 from training.schemas.landmarks import AugmentationSection, LandmarkDataSection
 
@@ -165,7 +165,7 @@ def test_the_order_in_which_classes_are_listed_does_not_change_the_split(world):
 
 
 def test_the_number_of_workers_and_the_place_change_nothing(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(landmarks, "_FILES_PER_WORKER", 1)
+    monkeypatch.setattr(module, "_FILES_PER_WORKER", 1)
     alone = prepare(world)
     shutil.copytree(world.source, tmp_path / "copy")
     together = prepare(World(tmp_path / "copy", tmp_path / "other", workers=2))

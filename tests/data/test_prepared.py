@@ -345,7 +345,7 @@ def test_prune_keeps_the_one_asked_for_and_what_is_being_built(interrupted):
 
 
 def test_workers_import_no_torch():
-    script = "import sys, training.data.radar_blocks, training.data.prepared_build; assert 'torch' not in sys.modules"
+    script = "import sys, training.data.radar.blocks, training.data.prepared_build; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
 
 

@@ -16,8 +16,8 @@ from backend.preprocessing.radar import RadarPreprocessing
 from backend.preprocessing.radar_netcdf import read_volume
 from tests.data.conftest import CADENCE, START, write_event, write_volume
 from tests.data.world import World
-from training.data.radar import prepare_radar
-from training.data.radar_plan import radar_preprocessing
+from training.data.radar.plan import radar_preprocessing
+from training.data.radar.prepare import prepare_radar
 from training.schemas.convlstm import RadarDataSection
 
 SMALL = {"input_steps": 3, "prediction_steps": 2, "stride": 2, "downsample_size": [6, 5]}

@@ -8,7 +8,7 @@ import pytest
 
 from backend.errors import BadDataError
 from tests.data.conftest import CADENCE, START, write_event, write_volume
-from training.data.radar_events import frames_at_same_time, list_events, scan_events
+from training.data.radar.events import frames_at_same_time, list_events, scan_events
 from training.data.workers import WorkerPool
 
 

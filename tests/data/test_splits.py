@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from backend.errors import BadDataError
-from training.data import splits
-from training.data.splits import audit_lines, split_windows
-from training.data.windows import Event, join_events, stretches_of, windows_of
+from training.data.radar import splits
+from training.data.radar.splits import audit_lines, split_windows
+from training.data.radar.windows import Event, join_events, stretches_of, windows_of
 
 HOUR, DAY = 3600.0, 86400.0
 FRACTIONS = [0.7, 0.15, 0.15]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backend.errors import BadDataError
-from training.data.windows import (
+from training.data.radar.windows import (
     Event,
     cadence_of,
     iso_time,

@@ -10,7 +10,7 @@ import torch
 
 from tests.data.landmark_dataset import lungs
 from tests.data.world import World
-from training.data.landmarks import LandmarkItems, prepare_landmarks
+from training.data.landmarks.prepare import LandmarkItems, prepare_landmarks
 from training.ensembles.bench import ALL, DataBench
 from training.schemas.landmarks import LandmarkDataSection
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from tests.ensembles.conftest import MEMBERS, make_member
 from tests.ensembles.pool import Pool
 from training.cli import main
-from training.data.landmarks import PREPARATION_VERSION
+from training.data.landmarks.prepare import PREPARATION_VERSION
 from training.engine.answers import ModelAnswers
 from training.ensembles import answers
 from training.tasks.landmarks import LandmarkTask

@@ -316,8 +316,8 @@ def test_the_score_cells_are_the_evaluations_numbers(finished: Path) -> None:
         cell, name = csi["35"][lead - 1], f"csi_35_lead_{lead}"
         model, other = metrics[f"test/{name}"], metrics[f"test/persistence_{name}"]
         assert cell == {
-            "own": f"{model:.2f}",
-            "other": f"{other:.2f}",
+            "own": f"{model:.3f}",
+            "other": f"{other:.3f}",
             "kind": "better" if model > other else "worse",
         }
 

@@ -9,7 +9,7 @@ import pytest
 
 from backend.errors import DiskError
 from tests.data.world import World
-from training.data.detection import class_counts, prepare_detection
+from training.data.detection.prepare import class_counts, prepare_detection
 from training.samples.detection import CLASSES, make_detection_sample
 from training.schemas.detection import DetectionDataSection
 

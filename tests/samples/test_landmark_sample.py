@@ -10,7 +10,7 @@ import pytest
 
 from backend.errors import DiskError
 from tests.data.world import World
-from training.data.landmarks import prepare_landmarks
+from training.data.landmarks.prepare import prepare_landmarks
 from training.samples.landmarks import make_landmark_sample
 from training.schemas.landmarks import LandmarkDataSection
 

@@ -22,7 +22,7 @@ from xxhash import xxh3_64_hexdigest
 from backend.errors import BadDataError
 from backend.files import write_atomic
 from training.assemble import known_micro, planned_micro, rows_of
-from training.data.landmarks import PREPARATION_VERSION
+from training.data.landmarks.prepare import PREPARATION_VERSION
 from training.engine.answers import ModelAnswers
 from training.engine.device import Precision, choose_device
 from training.ensembles.bench import Content, DataBench

@@ -1,8 +1,8 @@
-"""Losses of detection. Each term is a value for each image, and of a batch the mean over its images.
+"""Losses of detection. Each term is a sum for each image; of a batch their sum is divided by what `loss_counts` gives.
 
 Nothing of an image's value depends on who else is in the batch, so that micro-batches give what one batch gives:
-RetinaNet's terms are divided by the image's own number of positive anchors, Faster R-CNN's by that of its samples.
-Arithmetic is in fp32, without autocast.
+RetinaNet's terms are divided by the image's own number of positive anchors, Faster R-CNN's by that of its samples, and
+images are counted; RT-DETR's are sums over true boxes, which are counted. Arithmetic is in fp32, without autocast.
 
 A batch brings ``image`` uint8 ``[n, 3, S, S]``, ``frame`` ``[n, 6]``, the lists ``boxes``, ``labels`` and ``crowd``
 with an entry an image, and ``draw`` ``[n]``, which seeds the choice of samples.

@@ -14,6 +14,7 @@ from training.scores.layout import Baseline, Row, Table, layout_of
 
 Metrics = Mapping[str, float]
 _MOST_ROWS = 200
+_MOST_HEADLINES = 5
 
 
 def evaluation_part(run: RunFolder, place: str) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def evaluation_part(run: RunFolder, place: str) -> dict[str, Any]:
         "definitions": record.get("definitions", {}),
         "baseline": baseline,
         "verdict": verdict_of(evaluation),
+        "headlines": _headlines(record, metrics),
         "tables": [_table(table, metrics, baseline) for table in layout.tables] if layout else [],
         "counts": [_table(table, metrics, None) for table in layout.counts] if layout else [],
         "warnings": layout.warnings if layout else [],
@@ -54,6 +56,12 @@ def _leaks(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
     split = evaluation.get("split")
     metrics = {name.removeprefix(f"{split}/"): value for name, value in (clean.get("metrics") or {}).items()}
     return {"n": clean.get("n"), "numbers": _numbers(metrics, lambda name: "_lead_" not in name)}
+
+
+def _headlines(record: Mapping[str, Any], metrics: Metrics) -> list[tuple[str, str]]:
+    """The scores that the task itself calls the headlines, the first few."""
+    named = [name for name in record.get("headlines") or () if name in metrics][:_MOST_HEADLINES]
+    return [(name.replace("_", " "), _short(metrics[name])) for name in named]
 
 
 def _numbers(metrics: Metrics, wanted: Callable[[str], bool]) -> list[tuple[str, str]]:
@@ -87,7 +95,7 @@ def _cells(row: Row, metrics: Metrics, baseline: Baseline | None) -> Iterable[di
 def _short(value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def _frame(path: Path) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from training.schemas.shared import (
 TORCHVISION = ["fasterrcnn_resnet50", "fasterrcnn_mobilenet", "retinanet_resnet18"]
 FASTER_RCNN = ["fasterrcnn_resnet50", "fasterrcnn_mobilenet"]
 RTDETR = ["rtdetr_v2"]
+MIN_IMAGE_SIZE, SIZE_STEP = 64, 32  # pixels
 
 SUBTASK_SUFFIX = "_detection"  # `vehicle_detection` means the sub-task `vehicle`, and is how the registry calls it
 STREET_SUBTASKS = {
@@ -33,7 +34,9 @@ class DetectionDataSection(Section):
     manifest: str | None = setting(None, "A manifest of files to fetch.", neutral=True)
     cache_dir: str | None = setting(None, "Where prepared data lie; null chooses a place.", neutral=True)
     image_size: int = setting(
-        640, "Side of the square that images are brought to, their proportions kept and the rest grey.", ge=64
+        640,
+        "Side of the square that images are brought to, their proportions kept and the rest grey.",
+        ge=MIN_IMAGE_SIZE,
     )
     subtask: str | None = setting(
         None, "Learn the classes of this sub-task alone, one of data.subtasks; null takes data.classes."
@@ -83,8 +86,10 @@ class DetectionDataSection(Section):
     @field_validator("image_size")
     @classmethod
     def _check_size(cls, size: int) -> int:
-        if size % 32:
-            raise ValueError(f"expected a multiple of 32, which the detectors' coarsest features need; it is {size}")
+        if size % SIZE_STEP:
+            raise ValueError(
+                f"expected a multiple of {SIZE_STEP}, which the detectors' coarsest features need; it is {size}"
+            )
         return size
 
     @field_validator("classes")

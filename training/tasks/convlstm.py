@@ -15,8 +15,8 @@ from backend.models.exportable import PlainNowcaster
 from backend.preprocessing.grid import same_spacing
 from backend.preprocessing.radar import RadarPreprocessing
 from backend.weights import load_matching, read_state_dict
-from training.data.radar import prepare_radar
-from training.data.radar_glance import glance_at_radar
+from training.data.radar.glance import glance_at_radar
+from training.data.radar.prepare import prepare_radar
 from training.fetching.archive import Tellers
 from training.losses.radar import radar_counts, radar_loss
 from training.losses.ssim import check_size

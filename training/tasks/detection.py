@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from backend.models import build
 from backend.models.detector_weights import start_from
 from backend.weights import read_state_dict
-from training.data.detection import class_counts, prepare_detection
-from training.data.detection_glance import glance_at_detection
+from training.data.detection.glance import glance_at_detection
+from training.data.detection.prepare import class_counts, prepare_detection
 from training.fetching.archive import Tellers
 from training.fetching.pretrained import DETECTOR_WEIGHTS
 from training.losses.detection import image_losses, loss_counts, loss_terms, scored
 from training.pretrained import load_pretrained_detector
-from training.schemas.detection import SUBTASK_SUFFIX, DetectionConfig
+from training.schemas.detection import MIN_IMAGE_SIZE, SIZE_STEP, SUBTASK_SUFFIX, DetectionConfig
 from training.scores.detection import DetectionScores
 from training.tasks.card import Card
 from training.tasks.detection_card import detection_card
@@ -147,6 +147,15 @@ class DetectionTask(Task):
             DETECTION_LIMITS,
             any_batch=transformer,  # the others look at one image after another
         )
+
+    def smaller(self, facts: Mapping[str, Any], share: float) -> tuple[Task, Mapping[str, Any]]:
+        """The same detector on a smaller square; what looks at regions costs what it did."""
+        side = facts["image_size"]
+        fewer = max(MIN_IMAGE_SIZE, SIZE_STEP * round(side * share**0.5 / SIZE_STEP))
+        if fewer >= side:
+            return self, facts
+        data = self.config.data.model_copy(update={"image_size": fewer})
+        return type(self)(self.config.model_copy(update={"data": data})), {**facts, "image_size": fewer}
 
     def card(self, facts: Mapping[str, Any]) -> Card:
         return detection_card(self.config, facts)

@@ -17,9 +17,9 @@ from backend.models.landmarks import predict_points
 from backend.models.landmarks_weights import start_from
 from backend.preprocessing.landmark_set import LandmarkSet
 from backend.weights import read_state_dict
-from training.data.landmark_glance import glance_at_landmarks
-from training.data.landmark_mirror import check_mirroring
-from training.data.landmarks import class_counts, prepare_landmarks, preprocessing_of
+from training.data.landmarks.glance import glance_at_landmarks
+from training.data.landmarks.mirror import check_mirroring
+from training.data.landmarks.prepare import class_counts, prepare_landmarks, preprocessing_of
 from training.fetching.archive import Tellers
 from training.fetching.pretrained import IMAGENET_RESNET18
 from training.losses.landmarks import check_loss, landmark_counts, landmark_loss, loss_terms

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from training.data.landmark_images import Annotated
-from training.data.landmark_split import SPLITS, Split, shared_keys
+from training.data.landmarks.images import Annotated
+from training.data.landmarks.split import SPLITS, Split, shared_keys
 
 _IMAGES = "images"  # how many
 _MOST_SETS = 20

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from backend.preprocessing.landmark_set import LUNGS
-from training.data.landmark_images import Annotated, read_annotated
-from training.data.landmark_mirror import check_pairs
-from training.data.landmark_split import split_sizes
-from training.data.landmarks import cache_settings, facts_before, prepared_items
+from training.data.landmarks.images import Annotated, read_annotated
+from training.data.landmarks.mirror import check_pairs
+from training.data.landmarks.prepare import cache_settings, facts_before, prepared_items
+from training.data.landmarks.split import split_sizes
 from training.data.prepared import Request, unchanged_cache
 from training.schemas.landmarks import AugmentationSection, LandmarkDataSection
 from training.tasks.protocol import Glance

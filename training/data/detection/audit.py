@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from training.data.detection_listing import SPLITS, Listing, Truth, some
-from training.data.detection_split import Kept, Overlap
+from training.data.detection.listing import SPLITS, Listing, Truth, some
+from training.data.detection.split import Kept, Overlap
 
 _MOST_CLASSES = 10  # columns of the table of splits
 
@@ -19,7 +19,7 @@ def audit_of(
     """The splits as they came out, counted from the result and not from how it was made. JSON types only."""
     weak = [one.what for one in (kept.duplicates, kept.groups) if one.kept]
     return {
-        "method": f"the dataset itself ({listing.layout})",
+        "method": f"the dataset itself (as {listing.layout} lists it)",
         **_weakness(kept),
         "splits": {name: split_facts(truth, classes, kept.rows[name]) for name in SPLITS},
         "duplicates": kept.duplicates.to_json(),

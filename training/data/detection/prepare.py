@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from backend.preprocessing.detection import DetectionPreprocessing
-from training.data.detection_audit import audit_of, summary_lines
-from training.data.detection_blocks import MakeBlock, check_facts
-from training.data.detection_classes import chosen_classes, with_classes
-from training.data.detection_folder import list_dataset
-from training.data.detection_groups import groups_of
-from training.data.detection_items import Annotations, DetectionItems
-from training.data.detection_listing import SPLITS, Listing, Truth, some
-from training.data.detection_split import Kept, settle
+from training.data.detection.audit import audit_of, summary_lines
+from training.data.detection.blocks import MakeBlock, check_facts
+from training.data.detection.classes import chosen_classes, with_classes
+from training.data.detection.folder import list_dataset
+from training.data.detection.groups import groups_of
+from training.data.detection.items import Annotations, DetectionItems
+from training.data.detection.listing import SPLITS, Listing, Truth, some
+from training.data.detection.split import Kept, settle
 from training.data.prepared import PreparedCache, Request
 from training.data.prepared_build import Plan, open_or_build
 from training.data.problems import raise_problems

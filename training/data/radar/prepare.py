@@ -10,12 +10,12 @@ import torch
 
 from training.data.prepared import BlockReader, PreparedCache, Request
 from training.data.prepared_build import open_or_build
-from training.data.radar_audit import findings, summary_lines
-from training.data.radar_events import list_events
-from training.data.radar_members import members_of
-from training.data.radar_plan import plan_cache, radar_preprocessing
-from training.data.splits import SPLITS, split_windows
-from training.data.windows import (
+from training.data.radar.audit import findings, summary_lines
+from training.data.radar.events import list_events
+from training.data.radar.members import members_of
+from training.data.radar.plan import plan_cache, radar_preprocessing
+from training.data.radar.splits import SPLITS, split_windows
+from training.data.radar.windows import (
     Event,
     Stretch,
     join_events,

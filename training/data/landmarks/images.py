@@ -12,8 +12,8 @@ import numpy as np
 from backend.preprocessing.images import IMAGE_SUFFIXES
 from backend.preprocessing.landmark_set import LandmarkSet
 from training.data.io_errors import source_errors
-from training.data.landmark_layout import LAYOUT, DatasetFolder, landmark_set_of, list_dataset
-from training.data.landmark_table import Table, points_of, read_table
+from training.data.landmarks.layout import LAYOUT, DatasetFolder, landmark_set_of, list_dataset
+from training.data.landmarks.table import Table, points_of, read_table
 from training.data.prepared import SourceFile
 from training.data.problems import raise_problems
 

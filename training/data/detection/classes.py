@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from backend.errors import BadDataError
-from training.data.detection_listing import Truth, some
+from training.data.detection.listing import Truth, some
 from training.schemas.detection import DetectionDataSection
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.data.detection_listing import SPLITS, Truth, some
+from training.data.detection.listing import SPLITS, Truth, some
 from training.data.problems import raise_problems
 
 if TYPE_CHECKING:
-    from training.data.detection_coco import Document
+    from training.data.detection.coco import Document
 
 _ROUNDING = 1.0  # pixels that a box may reach beyond its image
 _UNTOLD = 0.02  # two decimals, as most programs write

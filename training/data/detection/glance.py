@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.data.detection import facts_before, kept_rows, request_of
-from training.data.detection_folder import list_dataset
-from training.data.detection_groups import groups_of
-from training.data.detection_listing import SPLITS, Listing, some
+from training.data.detection.folder import list_dataset
+from training.data.detection.groups import groups_of
+from training.data.detection.listing import SPLITS, Listing, some
+from training.data.detection.prepare import facts_before, kept_rows, request_of
 from training.data.prepared import unchanged_cache
 from training.schemas.detection import DetectionDataSection
 from training.tasks.protocol import Glance

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backend.preprocessing.radar import RadarPreprocessing
-from training.data import windows
 from training.data.prepared import PreparedCache
-from training.data.splits import audit_lines
-from training.data.windows import Stretch, iso_time
+from training.data.radar import windows
+from training.data.radar.splits import audit_lines
+from training.data.radar.windows import Stretch, iso_time
 
 _SQUARE_TOLERANCE = 0.01
 _MOST_LINES = 10

@@ -9,10 +9,10 @@ import numpy as np
 
 from backend.preprocessing.radar_netcdf import VolumeHeader, read_header
 from training.data.prepared import PreparedCache, Request, unchanged_cache
-from training.data.radar import cache_settings, prepared_windows
-from training.data.radar_events import Listing, list_events
-from training.data.radar_plan import radar_preprocessing
-from training.data.splits import SPLITS
+from training.data.radar.events import Listing, list_events
+from training.data.radar.plan import radar_preprocessing
+from training.data.radar.prepare import cache_settings, prepared_windows
+from training.data.radar.splits import SPLITS
 from training.schemas.convlstm import RadarDataSection
 from training.tasks.protocol import Glance
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from backend.errors import BadDataError
-from training.data.windows import Stretch, Windows, iso_time
+from training.data.radar.windows import Stretch, Windows, iso_time
 
 SPLITS = ("train", "val", "test")
 Method = Literal["gap", "day", "cut"]

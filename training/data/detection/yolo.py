@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import BadDataError, ConfigError
-from training.data.detection_labels import read_labels
-from training.data.detection_listing import SPLITS, Listing, images_below, is_image, list_rows, some
+from training.data.detection.labels import read_labels
+from training.data.detection.listing import SPLITS, Listing, images_below, is_image, list_rows, some
 from training.data.io_errors import source_errors
 from training.data.problems import raise_problems
 from training.yaml_core import read_any_yaml

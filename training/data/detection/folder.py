@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from backend.errors import BadDataError
-from training.data.detection_coco import coco_files, list_coco
-from training.data.detection_listing import Listing
-from training.data.detection_yolo import list_yolo, yolo_files
+from training.data.detection.coco import coco_files, list_coco
+from training.data.detection.listing import Listing
+from training.data.detection.yolo import list_yolo, yolo_files
 
 _EXPECTED = (
     "expected a data.yaml with names, train and val (YOLO), or <split>/_annotations.coco.json or "

@@ -15,7 +15,7 @@ import numpy as np
 from backend.errors import BadDataError
 from backend.preprocessing.radar_netcdf import Grid, read_header
 from training.data.prepared import SourceFile
-from training.data.windows import iso_time
+from training.data.radar.windows import iso_time
 from training.data.workers import WorkerPool
 
 LAYOUT = "expected one folder for each event with its .nc files, such as sample/20100826/000500.nc"

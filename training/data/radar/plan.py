@@ -12,8 +12,8 @@ from backend.preprocessing.grid import Grid
 from backend.preprocessing.radar import RadarPreprocessing
 from backend.preprocessing.radar_netcdf import VolumeHeader
 from training.data.prepared_build import Plan
-from training.data.radar_blocks import MakeBlock, find_duplicates
-from training.data.radar_events import Listing, Scan, frames_at_same_time, scan_events, some
+from training.data.radar.blocks import MakeBlock, find_duplicates
+from training.data.radar.events import Listing, Scan, frames_at_same_time, scan_events, some
 from training.data.workers import WorkerPool
 
 if TYPE_CHECKING:

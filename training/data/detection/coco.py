@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import BadDataError
-from training.data.detection_coco_boxes import read_boxes
-from training.data.detection_listing import SPLITS, Listing, images_below, list_rows, some
+from training.data.detection.coco_boxes import read_boxes
+from training.data.detection.listing import SPLITS, Listing, images_below, list_rows, some
 from training.data.io_errors import source_errors
 from training.data.problems import raise_problems
 

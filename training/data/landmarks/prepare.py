@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from backend.preprocessing.landmarks import LandmarkPreprocessing
-from training.data.landmark_audit import audit_of, summary_lines
-from training.data.landmark_augment import apply_change, draw_change
-from training.data.landmark_blocks import MakeBlock, facts_of, look_at
-from training.data.landmark_images import Annotated, outside, read_annotated
-from training.data.landmark_mirror import check_pairs
-from training.data.landmark_split import SPLITS, Split, split_images
+from training.data.landmarks.audit import audit_of, summary_lines
+from training.data.landmarks.augment import apply_change, draw_change
+from training.data.landmarks.blocks import MakeBlock, facts_of, look_at
+from training.data.landmarks.images import Annotated, outside, read_annotated
+from training.data.landmarks.mirror import check_pairs
+from training.data.landmarks.split import SPLITS, Split, split_images
 from training.data.prepared import BlockReader, PreparedCache, Request
 from training.data.prepared_build import Plan, open_or_build
 from training.data.problems import raise_problems

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from backend.errors import BadDataError
-from training.data.detection_listing import SPLITS
+from training.data.detection.listing import SPLITS
 
 _SHOWN = 10
 _AFTER = {"train": ("val", "test"), "val": ("test",)}  # what a split must have nothing in common with

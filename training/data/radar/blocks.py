@@ -13,7 +13,7 @@ from backend.errors import BadDataError
 from backend.preprocessing.radar import RadarPreprocessing
 from backend.preprocessing.radar_netcdf import read_volume
 from training.data.io_errors import source_errors
-from training.data.radar_events import Listing, some
+from training.data.radar.events import Listing, some
 from training.data.workers import WorkerPool
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data.detection_listing import SPLITS, Truth, is_image, some
+from training.data.detection.listing import SPLITS, Truth, is_image, some
 from training.data.io_errors import source_errors
 from training.data.problems import raise_problems
 

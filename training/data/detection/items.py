@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from training.data.detection_augment import Picture, augmented, draw_change
+from training.data.detection.augment import Picture, augmented, draw_change
 from training.data.prepared import BlockReader
 from training.schemas.detection import DetectionAugmentationSection
 from training.tasks.protocol import Batch

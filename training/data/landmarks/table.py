@@ -17,7 +17,7 @@ import numpy as np
 
 from backend.errors import BadDataError
 from backend.preprocessing.landmark_set import LUNGS
-from training.data.landmark_layout import Layout
+from training.data.landmarks.layout import Layout
 from training.data.problems import raise_problems
 
 IMAGE = "image"

@@ -7,7 +7,7 @@ from collections.abc import Sequence as ListLike
 import numpy as np
 
 from training.data.prepared import PreparedCache
-from training.data.windows import Stretch, Windows, iso_time
+from training.data.radar.windows import Stretch, Windows, iso_time
 from training.leaks.members import Member, short_hash
 
 
