@@ -102,6 +102,13 @@ def test_bad_data_is_a_failed_check(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert [check["name"] for check in checks_told if check["state"] == "failed"] == ["dataset"]
 
 
+def test_a_dataset_may_be_named_by_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file,) = small_sample("detection").glob("*.yaml")
+    assert main(words(tmp_path, "detection", "--json", "--data", str(file))) == 0
+    told = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert told["dataset"]["state"] == "ok" and told["dataset"]["facts"]["items"]["train"] > 0
+
+
 def test_settings_that_do_not_fit_the_data_are_failed_checks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -269,10 +269,10 @@ def _metric_and_mode(entries: list[Entry], task: str, metric: str | None, mode: 
             raise UsageError(f"--mode {mode}: {own}, by which these runs were chosen, has the mode {way}")
         return own, way
     check_ranks(metric)
-    said = own_mode(entries, task, metric) if mode is None else mode.value
-    if said is None:
+    asked = own_mode(entries, task, metric) if mode is None else mode.value
+    if asked is None:
         raise UsageError(f"--metric {metric}: say which way is better with --mode min or --mode max")
-    return metric, said
+    return metric, asked
 
 
 def _print_ranking(found: list[Entry], metric: str, mode: str, top: int) -> None:
