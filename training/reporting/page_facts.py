@@ -11,7 +11,7 @@ from training.reporting.report_story import device_kind, noted_use
 from training.reporting.run_folder import RunFolder
 from training.reporting.verdict import verdict_of
 
-_SCORES = 3  # shown where there is no verdict
+_SCORES = 2  # shown where there is no verdict
 
 
 def page_facts(run: RunFolder) -> dict[str, Any]:
