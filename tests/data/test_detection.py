@@ -184,10 +184,11 @@ def test_what_is_said_of_the_splits(world):
         "boxes of person": 2,
     }
     assert class_counts(prepared)["train"] == {"car": 6, "bus": 2, "person": 2}
+    assert audit["method"] == "the dataset itself (as YOLO lists it)"  # reports and cards say: split by …
     assert audit["weak"] is False and audit["overlaps"] == {"duplicates": 0, "groups": 0}
     text = "\n".join(prepared.summary)
     assert "11 images in the YOLO layout, 3 classes (car, bus, person)" in text
-    assert "train       6 images, 10 boxes, 1 images of background" in text
+    assert "train       6 images (1 without boxes), 10 boxes" in text
     assert prepared.facts["image_size"] == 64 and prepared.facts["category_ids"] == [0, 1, 2]
 
 
@@ -325,6 +326,21 @@ def test_what_changes_the_fingerprint_and_what_does_not(world):
     assert prepare(world, image_size=96).facts["cache"] != first.facts["cache"]
     write_image(picture(world.source), 77)
     assert prepare(world).facts["cache"] != first.facts["cache"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"bbox": [31, 10, 10.5, 20]}, {"category_id": 7}, {"iscrowd": 1}, {"area": 7}, {"image_id": 101}],
+    ids=["box", "class", "crowd", "area", "image"],
+)
+def test_all_that_an_annotation_says_is_part_of_the_fingerprint(tmp_path, change):
+    world = World(coco(tmp_path / "set"), tmp_path / "cache")
+    first = prepare(world)
+    path = world.source / "train" / "_annotations.coco.json"
+    change_json(path, lambda found: found["annotations"][1].update(info="no part of it"))
+    assert prepare(world).fingerprint == first.fingerprint
+    change_json(path, lambda found: found["annotations"][1].update(change))  # the second and last box of train-a.png
+    assert prepare(world).fingerprint != first.fingerprint
 
 
 def test_another_split_of_the_same_images_is_another_dataset(world):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from backend.errors import BadDataError
-from tests.data.detection_dataset import COUNTS, change_json, coco, document
+from tests.data.detection_dataset import COUNTS, change_json, coco, document, write_image
 from training.data.detection.folder import list_dataset
 
 
@@ -63,6 +63,58 @@ def test_a_box_may_reach_a_pixel_beyond_by_rounding(root):
     )
     truth = list_dataset(root).read_truth()
     assert truth.boxes[0].tolist() == [0, 0, 60, 40] and any("1 boxes reached" in line for line in truth.notes)
+
+
+def test_boxes_without_width_or_height_are_left_out_and_told(root):
+    def flatten(found):
+        first, second, third, fourth = found["annotations"][:4]
+        first["bbox"][2] = 0
+        second.update(bbox=[30, 90, 10.5, 0.0], iscrowd=1)  # wherever it lies
+        third["bbox"] = None
+        third["segmentation"] = [[1, 2, 9, 2, 5, 2]]
+        fourth["bbox"][3] = 0.25  # thin, but a box
+
+    before = list_dataset(root).read_truth()
+    change_json(root / "train" / "_annotations.coco.json", flatten)
+    truth = list_dataset(root).read_truth()
+    assert truth.offsets.tolist() == [0, 0, *range(1, 21, 2)] and len(truth.boxes) == 19
+    assert truth.boxes[0].tolist() == [30, 10, 40.5, 10.25] and truth.labels[0] == 1
+    np.testing.assert_array_equal(truth.boxes[1:], before.boxes[4:])
+    assert truth.counts == {"polygons": 0, "clipped_by_rounding": 0, "without_width_or_height": 3, "crowds": 0}
+    assert list(truth.notes) == ["3 boxes without width or height were left out (id 1000, id 1001, id 1002)"]
+
+
+def test_what_stands_twice_counts_twice(root):
+    def repeat(found):
+        found["annotations"].append({**found["annotations"][0], "id": 7})
+
+    change_json(root / "train" / "_annotations.coco.json", repeat)
+    truth = list_dataset(root).read_truth()
+    assert truth.offsets[1] == 3 and truth.boxes[0].tolist() == truth.boxes[2].tolist() and not truth.notes
+
+
+def test_images_that_no_file_names_are_told(root):
+    for place in ("train/b-more.png", "train/deep/a.png", "valid/c.png", "valid/d.png", "train/.hidden.png", "e.png"):
+        write_image(root / place, 1)
+    (root / "train" / "notes.txt").write_text("no image")
+    listing = list_dataset(root)
+    assert {split: len(rows) for split, rows in listing.rows.items()} == COUNTS
+    told = "4 images are named by no annotation file (train/b-more.png, train/deep/a.png, valid/c.png … and 1 more)"
+    assert list(listing.notes) == [f"{told}: not used"]
+
+
+def test_images_that_another_split_names_are_not_told(tmp_path):
+    root = coco(tmp_path, layout="images")
+    assert not list_dataset(root).notes
+
+    def roundabout(found):
+        found["images"][0]["file_name"] = "../images/train-a.png"
+
+    change_json(root / "annotations" / "instances_train2017.json", roundabout)
+    assert not list_dataset(root).notes
+    (root / "annotations" / "instances_test2017.json").unlink()
+    absent, unnamed = list_dataset(root).notes
+    assert "test split is empty" in absent and unnamed.startswith("2 images are named by no annotation file (images/te")
 
 
 def test_roboflows_placeholder_is_left_out_unless_boxes_have_it(root):
@@ -145,7 +197,10 @@ def test_lists_without_end_are_no_annotations(root):
         ({"id": 1001}, "annotations[1] (id 1001): its id stands twice"),
         ({"bbox": [50, 5, 20, 30]}, "reaches outside the image (x from 50 to 70, y from 5 to 35; the image is 60 wide"),
         ({"bbox": [60, 5, 0.5, 30]}, "reaches outside"),
-        ({"bbox": [10, 5, 0, 30]}, "its box is 0 wide and 30 high"),
+        ({"bbox": [10, 5, -2, 30]}, "its box is -2 wide and 30 high, expected no less than 0"),
+        ({"bbox": [10, 5, 0, -1]}, "its box is 0 wide and -1 high"),
+        ({"bbox": [10, 5, 0, float("inf")]}, "expected four finite numbers"),
+        ({"bbox": [10, 5, 0, 30], "category_id": 2}, "there is no category with the id 2"),
         ({"bbox": [10, 5, 20]}, "bbox is [10, 5, 20], expected four"),
         ({"bbox": [10, 5, 20, "3"]}, "expected four finite numbers"),
         ({"bbox": [10, 5, 20, float("nan")]}, "expected four finite numbers"),

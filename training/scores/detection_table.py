@@ -13,9 +13,9 @@ def render(metrics: Mapping[str, float], record: Mapping[str, Any]) -> str:
     """Lay out ``metrics`` (unprefixed names) as ``record``, of `DetectionScores`, says."""
     layout = layout_of(record)
     assert layout is not None
-    counts = record["all_counts"]
+    counts, classes = record["all_counts"], len(record["classes"])
     heading = [
-        f"{record['images']:,} images with {counts['boxes']:,} true boxes of {len(record['classes']):,} classes.",
+        f"{record['images']:,} images with {counts['boxes']:,} true boxes of {classes:,} class{'es' * (classes != 1)}.",
         f"Scale: {record['scale']}. - undefined.",
         *layout.warnings,
     ]

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backend.errors import BadDataError
 from training.data.detection.coco_boxes import read_boxes
-from training.data.detection.listing import SPLITS, Listing, is_file, list_rows, some
+from training.data.detection.listing import SPLITS, Listing, images_below, is_file, list_rows, some
 from training.data.io_errors import source_errors
 from training.data.problems import raise_problems
 
@@ -78,11 +79,16 @@ def list_coco(source: Path, files: Mapping[str, Path]) -> Listing:
     if "test" not in documents or not documents["test"].images:
         notes.append("there are no annotations of test images: the test split is empty, nothing is tested")
     names = _common_categories(documents, notes)
-    images: dict[str, list[Path]] = {}
+    images: dict[str, list[Path]] = {split: [] for split in SPLITS}
     problems: list[str] = []
-    for split in SPLITS:
-        images[split] = _paths_of(source, split, documents[split], problems) if split in documents else []
+    folders: set[Path] = set()
+    for split, document in documents.items():
+        folder = _image_folder(source, split, document, problems)
+        if folder is not None:
+            folders.add(folder)
+            images[split] = _paths_in(folder, document, problems)
     raise_problems(problems)
+    notes += _unnamed(source, folders, images)
     sources, rows, source_of = list_rows(source, images)
     return Listing(
         layout="COCO",
@@ -198,21 +204,38 @@ def _placeholder(documents: Mapping[str, Document]) -> int | None:
     return None if used else 0
 
 
-def _paths_of(source: Path, split: str, document: Document, problems: list[str]) -> list[Path]:
-    names = [str(image["file_name"]) for image in document.images]
-    if not names and split != "test":
-        problems.append(f"{document.path}: images: lists no images, expected those of {split}")
-    if not names:
-        return []
+def _image_folder(source: Path, split: str, document: Document, problems: list[str]) -> Path | None:
+    """Where the images of a split lie; None where there are none, or none are found, which is a problem."""
+    if not document.images:
+        if split != "test":
+            problems.append(f"{document.path}: images: lists no images, expected those of {split}")
+        return None
+    first = str(document.images[0]["file_name"])
     folders = _folders(source, split, document.path)
-    folder = next((place for place in folders if is_file(place / names[0])), None)
+    folder = next((place for place in folders if is_file(place / first)), None)
     if folder is None:
         where = "; ".join(map(str, folders))
-        problems.append(f"{document.path}: images[0]: there is no image {names[0]}, looked for in {where}")
+        problems.append(f"{document.path}: images[0]: there is no image {first}, looked for in {where}")
+    return folder
+
+
+def _paths_in(folder: Path, document: Document, problems: list[str]) -> list[Path]:
+    paths = [folder / str(image["file_name"]) for image in document.images]
+    problems += [
+        f"{document.path}: images[{at}]: there is no image {path}" for at, path in enumerate(paths) if not is_file(path)
+    ]
+    return paths
+
+
+def _unnamed(source: Path, folders: Iterable[Path], images: Mapping[str, Sequence[Path]]) -> list[str]:
+    """A line on images that lie among the dataset's and that no annotation file names."""
+    named = {os.path.normpath(path) for paths in images.values() for path in paths}
+    lying = {os.path.normpath(path) for folder in folders for path in images_below(folder)}
+    alone = sorted(lying - named)
+    if not alone:
         return []
-    missing = [at for at, name in enumerate(names) if not is_file(folder / name)]
-    problems += [f"{document.path}: images[{at}]: there is no image {folder / names[at]}" for at in missing]
-    return [folder / name for name in names]
+    names = some((Path(os.path.relpath(path, source)).as_posix() for path in alone), 3)
+    return [f"{len(alone):,} images are named by no annotation file ({names}): not used"]
 
 
 def _folders(source: Path, split: str, path: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.data.detection.listing import SPLITS, Truth
+from training.data.detection.listing import SPLITS, Truth, some
 from training.data.problems import raise_problems
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class _Reader:
         self.crowd: list[bool] = []
         self.area: list[float] = []
         self.problems: list[str] = []
+        self.flat: list[str] = []  # annotations whose box has no width or no height
         self.from_shapes = self.rounded = 0
 
     def read(self, document: Document) -> None:
@@ -60,27 +61,20 @@ class _Reader:
         crowd = entry.get("iscrowd", 0)
         if crowd not in (0, 1):
             raise ValueError(f"iscrowd is {crowd!r}, expected 0 or 1")
-        box = self._inside(self._corners(entry), self.sizes[row_of[image]])
+        area, corners = _area(entry), _corners(entry)
+        if _is_flat(corners):
+            self.flat.append(f"id {number}")
+            return
+        box = self._inside(corners, self.sizes[row_of[image]])
+        self.from_shapes += not entry.get("bbox")
         self.rows.append(row_of[image])
         self.boxes.append(box)
         self.labels.append(self._label_of[category])
         self.crowd.append(bool(crowd))
-        self.area.append(_area(entry))
-
-    def _corners(self, entry: Mapping[str, Any]) -> _Box:
-        box = entry.get("bbox")
-        if not box:
-            self.from_shapes += 1
-            return _around(entry.get("segmentation"))
-        if not _numbers(box) or len(box) != 4:
-            raise ValueError(f"bbox is {box!r}, expected four finite numbers: x, y, width, height")
-        x, y, width, height = map(float, box)
-        return x, y, x + width, y + height
+        self.area.append(area)
 
     def _inside(self, box: _Box, size: tuple[int, int]) -> _Box:
         (x1, y1, x2, y2), (width, height) = box, size
-        if x2 <= x1 or y2 <= y1:
-            raise ValueError(f"its box is {x2 - x1:g} wide and {y2 - y1:g} high, expected more than 0")
         beyond = max(-x1, -y1, x2 - width, y2 - height)
         inside = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
         if beyond > _ROUNDING or inside[2] <= inside[0] or inside[3] <= inside[1]:
@@ -95,6 +89,9 @@ class _Reader:
 def read_boxes(documents: Mapping[str, Document], category_ids: Sequence[int]) -> Truth:
     """The boxes of all images, a row for each, in the order of splits and files.
 
+    Boxes without width or height, of which COCO's own files have some, are left out and counted; what stands twice
+    counts twice, as in COCO's own evaluator.
+
     Raises:
         BadDataError: all annotations that are wrong.
     """
@@ -106,6 +103,8 @@ def read_boxes(documents: Mapping[str, Document], category_ids: Sequence[int]) -
     rows = np.array(reader.rows, np.int64)
     order = np.argsort(rows, kind="stable")
     notes = []
+    if reader.flat:
+        notes.append(f"{len(reader.flat):,} boxes without width or height were left out ({some(reader.flat, 3)})")
     if reader.from_shapes:
         notes.append(f"{reader.from_shapes:,} shapes without bbox became their bounding boxes")
     if reader.rounded:
@@ -118,8 +117,29 @@ def read_boxes(documents: Mapping[str, Document], category_ids: Sequence[int]) -
         area=np.array(reader.area, np.float64)[order],
         sizes=np.array(reader.sizes, np.int64).reshape(-1, 2),
         notes=notes,
-        counts={"polygons": reader.from_shapes, "clipped_by_rounding": reader.rounded, "crowds": sum(reader.crowd)},
+        counts={
+            "polygons": reader.from_shapes,
+            "clipped_by_rounding": reader.rounded,
+            "without_width_or_height": len(reader.flat),
+            "crowds": sum(reader.crowd),
+        },
     )
+
+
+def _corners(entry: Mapping[str, Any]) -> _Box:
+    box = entry.get("bbox")
+    if not box:
+        return _around(entry.get("segmentation"))
+    if not _numbers(box) or len(box) != 4:
+        raise ValueError(f"bbox is {box!r}, expected four finite numbers: x, y, width, height")
+    x, y, width, height = map(float, box)
+    if width < 0 or height < 0:
+        raise ValueError(f"its box is {width:g} wide and {height:g} high, expected no less than 0")
+    return x, y, x + width, y + height
+
+
+def _is_flat(box: _Box) -> bool:
+    return box[2] <= box[0] or box[3] <= box[1]
 
 
 def _area(entry: Mapping[str, Any]) -> float:
