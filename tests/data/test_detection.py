@@ -34,7 +34,7 @@ from training.data.detection import prepare as module
 from training.data.detection.glance import glance_at_detection
 from training.data.detection.prepare import class_counts, prepare_detection
 from training.leaks.own import leaks_inside
-from training.schemas.detection import DetectionAugmentationSection, DetectionDataSection
+from training.schemas.detection import STREET_SUBTASKS, DetectionAugmentationSection, DetectionDataSection
 
 SECTION = DetectionDataSection(image_size=64)
 STILL = DetectionAugmentationSection(
@@ -415,7 +415,7 @@ def test_a_glance_opens_no_image_and_is_exact_once_prepared(world):
 def test_a_glance_without_files_takes_the_classes_of_the_settings():
     for section, classes in (
         (DetectionDataSection(classes=["a", "b"]), ["a", "b"]),
-        (DetectionDataSection(subtask="pedestrian"), ["person", "pedestrian", "people", "rider"]),
+        (DetectionDataSection(subtask="pedestrian"), STREET_SUBTASKS["pedestrian"]),
     ):
         glance = glance_at_detection(section, None, Path("nowhere"))
         assert glance.items is None and glance.facts["classes"] == classes and glance.facts["image_size"] == 640

@@ -15,6 +15,7 @@ from training import machine
 from training.engine import device as device_module
 from training.engine import gpu as gpu_module
 from training.engine.device import Precision, choose_device
+from training.engine.ema import Ema
 from training.engine.interruption import StopRequest
 from training.engine.schedule import Schedule
 from training.engine.state import is_better
@@ -136,3 +137,20 @@ def test_no_name_of_a_task_stands_in_the_engine() -> None:
     for path in engine.glob("*.py"):
         text = path.read_text().lower()
         assert not [word for word in ("convlstm", "radar", "dbz", "landmark", "yolo", "particle") if word in text], path
+
+
+def test_an_average_does_not_cling_to_the_first_weights() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    ema, by_hand = Ema(model, 0.9), 0.0
+    for step in range(200):
+        model.weight.data.fill_(float(step))
+        ema.update(model)
+        decay = min(0.9, (1 + step) / (10 + step)) if step else 0.0
+        by_hand = decay * by_hand + (1 - decay) * step
+        assert ema.tensors()["weight"].item() == pytest.approx(by_hand)
+    assert ema.updates == 200
+    slow = Ema(model, 0.9999)
+    for value in (0.0, *[1.0] * 1000):
+        model.weight.data.fill_(value)
+        slow.update(model)
+    assert slow.tensors()["weight"].item() > 0.99

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 class Ema:
-    """Keeps averaged weights beside a model; buffers are averaged with them."""
+    """Keeps averaged weights beside a model; buffers are averaged with them.
+
+    After n updates the decay is (1 + n) / (10 + n), but never above ``decay``: a plain average of decay 0.9999 would
+    still be nine tenths of the first weights after a thousand steps, and it is what is evaluated.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self._average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        self._decay = decay
+        self._average = AveragedModel(model, multi_avg_fn=self._move, use_buffers=True)
+
+    def _move(self, averaged: Any, current: Any, updates: Any) -> None:
+        done = self.updates  # ``updates`` may lie on a GPU, which would be waited for
+        get_ema_multi_avg_fn(min(self._decay, (1 + done) / (10 + done)))(averaged, current, updates)
 
     @property
     def model(self) -> nn.Module:

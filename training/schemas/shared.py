@@ -82,7 +82,11 @@ class TrainingSection(Section):
         "auto", "Mixed precision: auto takes bf16 where the hardware has it, else fp16 on a GPU and off on a CPU."
     )
     ema_decay: float | None = setting(
-        None, "Decay of an exponential moving average of the weights, which is then what is evaluated.", gt=0, lt=1
+        None,
+        "Decay of an exponential moving average of the weights, which is then what is evaluated; in the first steps "
+        "less: (1 + n) / (10 + n) after n of them.",
+        gt=0,
+        lt=1,
     )
     patience: int | None = setting(
         None, "Early stopping: validations without improvement before a phase ends; null trains to the end.", ge=1
