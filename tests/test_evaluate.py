@@ -124,6 +124,19 @@ def test_all_runs_of_a_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert [one["run_id"] for one in json.loads(capsys.readouterr().out)] == [runs[0].name, runs[2].name]
 
 
+def test_all_runs_of_a_subtask(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train(tmp_path, "tiny", sets=ONE_STEP) == 0
+    monkeypatch.setattr(TinyTask, "subtask", "small_tiny")
+    assert train(tmp_path, "tiny", "--seed", "2", sets=ONE_STEP) == 0
+    capsys.readouterr()
+    assert evaluate(tmp_path, "--all", "--task", "small_tiny", "--json") == 0
+    (only,) = json.loads(capsys.readouterr().out)
+    found = {run.name: read_yaml(run / "metadata.yaml") for run in (tmp_path / "out/tiny").glob("2*")}
+    assert len(found) == 2 and found[only["run_id"]]["subtask"] == "small_tiny"
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

@@ -133,6 +133,16 @@ def test_data_that_are_gone_leave_random_inputs(
     assert set(record(run, "onnx")["compared"]["rows"]) == {"random rows"}
 
 
+def test_a_dataset_may_be_named_by_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places(tmp_path)
+    data = next((tmp_path / "datasets" / ".samples" / "detection").resolve().glob("*.yaml"))
+    assert train(tmp_path, "detection", data=str(data)) == 0
+    run = run_of(tmp_path, "detection")
+    assert export(tmp_path, run, "onnx") == 0
+    assert "note: compared on random" not in capsys.readouterr().out
+    assert record(run, "onnx")["compared"]["rows"]["rows of val"] > 0
+
+
 def test_another_answer_is_a_failure(
     trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

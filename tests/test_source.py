@@ -17,6 +17,7 @@ from training.config import layers
 from training.config.settle import settle
 from training.data.source import DataSource, choose_source, sample_folder
 from training.requests import TrainRequest
+from training.runs.data import dataset_name
 from training.schemas.shared import RunConfig
 from training.tasks import TASKS, Places
 
@@ -270,3 +271,20 @@ def test_whether_a_gpu_is_at_work_is_asked_of_the_settings() -> None:
     with pytest.raises(BadDataError):
         settle(TrainRequest(task="small"), {}, has_gpu)
     assert settle(TrainRequest(task="small", sets=("training.device=cpu",)), {}, has_gpu)[1].is_sample
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("street", "street"),
+        ("street/data.yaml", "street"),
+        ("street/vehicles.yaml", "vehicles"),
+        (None, "built-in sample"),
+    ],
+)
+def test_a_dataset_is_called_as_its_folder_or_its_file(tmp_path: Path, given: str | None, name: str) -> None:
+    (tmp_path / "street").mkdir()
+    for file in ("data.yaml", "vehicles.yaml"):
+        (tmp_path / "street" / file).touch()
+    source = DataSource(None if given is None else tmp_path / given, "flag", "as given")
+    assert dataset_name(source) == {"name": name, "version": None}

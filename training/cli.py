@@ -247,7 +247,9 @@ def evaluate(
     ] = None,
     split: Annotated[Split, typer.Option("--split", help="Looks at test are counted.")] = Split.VAL,
     data: Data = None,
-    every: Annotated[bool, typer.Option("--all", help="Every finished run of --task.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every finished run of --task, which may be a sub-task.")
+    ] = False,
     task: Task = None,
     predictions: Annotated[
         Path | None, typer.Option("--predictions", help="Score kept predictions, without the model.")
@@ -272,7 +274,10 @@ def evaluate(
     from training.commands.evaluate import evaluate as score
 
     if (config or strict or (sets and predictions is None)) and not verify_config:
-        raise typer.BadParameter("--config, --set and --strict are about --verify-config: add it")
+        raise typer.BadParameter(
+            "--config, --set and --strict are about --verify-config: add it; other settings of evaluation are scored "
+            "from kept predictions, with --predictions"
+        )
     return score(
         EvaluateRequest(
             runs=tuple(runs or ()),

@@ -63,7 +63,7 @@ class EvaluateRequest(Places):
     """Score the best weights of one run or more on a split."""
 
     runs: tuple[str, ...] = ()  # each a run id or its unique beginning, a folder, or a checkpoint in one
-    all_of: str | None = None  # every finished run of this task
+    all_of: str | None = None  # every finished run of this task or sub-task
     predictions: Path | None = None  # kept ones, in place of a run's model
     split: str = "val"
     data: str | None = None

@@ -89,7 +89,9 @@ class FasterRCNN(Detector):
     def detect(self, raw: FasterRCNNRaw, frames: Tensor) -> Tensor:
         logits, deltas = self.of_regions(raw.features, raw.regions)
         with torch.autocast(frames.device.type, enabled=False):
-            boxes = self.roi_heads.box_coder.decode(deltas.flatten(1), raw.regions)[:, 1:]
+            boxes = self.roi_heads.box_coder.decode(deltas.flatten(1), raw.regions).reshape(-1, self.classes + 1, 4)[
+                :, 1:
+            ]
             scores = logits.softmax(1)[:, 1:]
             images = zip(_by_image(boxes, raw.regions), _by_image(scores, raw.regions), frames, strict=True)
             return torch.stack([self.select.of_image(*image) for image in images])

@@ -188,7 +188,7 @@ def test_what_is_said_of_the_splits(world):
     assert audit["weak"] is False and audit["overlaps"] == {"duplicates": 0, "groups": 0}
     text = "\n".join(prepared.summary)
     assert "11 images in the YOLO layout, 3 classes (car, bus, person)" in text
-    assert "train       6 images, 10 boxes, 1 images of background" in text
+    assert "train       6 images (1 without boxes), 10 boxes" in text
     assert prepared.facts["image_size"] == 64 and prepared.facts["category_ids"] == [0, 1, 2]
 
 

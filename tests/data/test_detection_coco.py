@@ -162,6 +162,8 @@ def first(key, **values):
         (first("images", file_name=3), "images[0]: file_name is 3"),
         (first("images", id=101), "images[1]: id 101 stands twice"),
         (first("images", file_name="train-b.png"), "file_name 'train-b.png' stands twice"),
+        (first("images", file_name="x" * 300), "images[0]: there is no image x"),
+        (first("images", width=1e300), "(train-a.png): width and height are 1e+300 and 40"),
         (first("images", width=None), "(train-a.png): width and height are None and 40"),
         (lambda found: found.update(images=[]), "images: lists no images"),
         (lambda found: found.update(categories=[]), "categories: lists no categories"),
@@ -178,6 +180,12 @@ def test_wrong_files(root, change, told):
     with pytest.raises(BadDataError) as caught:
         list_dataset(root)
     assert told in str(caught.value) and "_annotations.coco.json" in str(caught.value)
+
+
+def test_lists_without_end_are_no_annotations(root):
+    (root / "train" / "_annotations.coco.json").write_text("[" * 100_000)
+    with pytest.raises(BadDataError, match="not readable as JSON"):
+        list_dataset(root)
 
 
 @pytest.mark.parametrize(

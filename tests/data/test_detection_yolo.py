@@ -231,6 +231,8 @@ def test_a_split_without_any_label(root):
         (DATA_YAML.replace("person", "car"), "names: car stands twice"),
         (DATA_YAML.replace("[car, bus, person]", "{0: car, 2: bus}"), "names: has the numbers 0, 2, expected 0, 1"),
         (DATA_YAML.replace("[car, bus, person]", "{a: car}"), "names: expected numbers and names"),
+        (DATA_YAML.replace("[car, bus, person]", "{null: car}"), "names: expected numbers and names"),
+        (DATA_YAML.replace("images/train", "x" * 300), "train: there is no x"),
         (DATA_YAML + "nc: 4", "nc is 4, but names has 3"),
         (DATA_YAML.replace("train: images/train\n", ""), "has no train; name the folder"),
         (DATA_YAML.replace("val: images/val\n", ""), "has no val or valid"),

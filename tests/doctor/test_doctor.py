@@ -102,6 +102,13 @@ def test_bad_data_is_a_failed_check(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert [check["name"] for check in checks_told if check["state"] == "failed"] == ["dataset"]
 
 
+def test_a_dataset_may_be_named_by_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file,) = small_sample("detection").glob("*.yaml")
+    assert main(words(tmp_path, "detection", "--json", "--data", str(file))) == 0
+    told = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert told["dataset"]["state"] == "ok" and told["dataset"]["facts"]["items"]["train"] > 0
+
+
 def test_settings_that_do_not_fit_the_data_are_failed_checks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,8 +226,11 @@ def test_glance_and_trial_item_tell_beforehand_what_preparation_makes(name: str,
     prepared = task.prepare(context)
     after = task.glance(data, cache)
     assert before.items is not None
-    for facts in (task.glance(None, cache).facts, before.facts, after.facts):
-        assert sizes_of(task, facts, torch.float32, "cpu") == sizes_of(task, prepared.facts, torch.float32, "cpu")
+    sizes = sizes_of(task, prepared.facts, torch.float32, "cpu")
+    for facts in (before.facts, after.facts):
+        assert sizes_of(task, facts, torch.float32, "cpu") == sizes
+    without_files = sizes_of(task, task.glance(None, cache).facts, torch.float32, "cpu")
+    assert without_files.weights == pytest.approx(sizes.weights, rel=0.05)  # how many classes there are is not known
     assert before.cache_bytes == sum(path.stat().st_size for path in cache.glob("*/blocks.bin"))
     assert after.cache_bytes == 0
     if after.exact:

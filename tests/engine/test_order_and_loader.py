@@ -147,6 +147,37 @@ def test_loader_processes_use_opencv_without_threads() -> None:
         cv2.setNumThreads(before)
 
 
+class Lists:
+    """Items with lists of tensors that differ in length, as boxes do, and one that no tensor can hold."""
+
+    def __len__(self) -> int:
+        return 300
+
+    def item(self, index: int, rng: np.random.Generator | None) -> Batch:
+        some = torch.full((index % 3, 4), float(index))
+        return {"x": torch.tensor([index]), "some": [some], "labels": [some[:, 0].long()], "name": [str(index)]}
+
+
+MANY_LISTS = """
+import resource
+import torch
+from tests.engine.test_order_and_loader import Lists
+from tests.tiny_task import TinyConfig, TinyTask
+from training.engine.loader import Loader
+from training.engine.order import evaluation_keys
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+(batch,) = Loader(TinyTask(TinyConfig()), Lists(), 5, 1, torch.device("cpu")).batches(evaluation_keys(300, 300))
+assert [len(one) for one in batch["some"]] == [len(one) for one in batch["labels"]] == [0, 1, 2] * 100
+assert all((one == number).all() for number, one in enumerate(batch["some"]))
+assert batch["labels"][299].tolist() == [299, 299] and batch["name"][7] == "7"
+"""
+
+
+def test_lists_of_many_rows_take_few_open_files() -> None:
+    done = subprocess.run([sys.executable, "-c", MANY_LISTS], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_a_loader_draws_nothing_from_the_training_generator() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)

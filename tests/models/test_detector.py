@@ -71,6 +71,16 @@ class TestSelection:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_model_gone_wrong_finds_nothing(name: str) -> None:
+    net = net_of(name)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(torch.nan)
+        found = net(images(2), frames(2))
+    assert found.shape == (2, 20, 6) and (found[..., 5] == -1).all() and not found[..., :5].any()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_detections_are_sorted_clipped_and_padded(name: str) -> None:
     net = net_of(name, min_score=0.0, max_detections=50)
     with torch.no_grad():

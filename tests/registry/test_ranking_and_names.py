@@ -74,7 +74,7 @@ def test_a_metric_that_only_the_folders_have_ranks_too(tmp_path: Path) -> None:
         ("convlstm", "csi", "max", "did you mean val/csi"),
         ("convlstm", "val/loss", "lowest", "expected min or max"),
         ("convlstm", "best_val_metric", "max", "is val/loss, whose mode is min, not max"),
-        ("conv", "val/loss", "min", "no runs; there are runs of convlstm, video"),
+        ("conv", "val/loss", "min", "no runs; there are runs of convlstm, rain, video"),
     ],
 )
 def test_what_cannot_be_ranked_is_one_line(registry: Registry, task: str, metric: str, mode: str, words: str) -> None:

@@ -130,6 +130,7 @@ def test_best_names_run_value_and_checkpoint(runs: Run, output: Path) -> None:
     assert f"checkpoint: {output / 'convlstm' / B / 'best_model.pth'}" in out
     assert "note:" not in out
     assert json.loads(runs("best", "--json")[1])["run_id"] == B
+    assert runs("best", "--metric", "val/loss") == (0, out, "")  # its mode is the runs' own
     assert json.loads(runs("best", "--metric", "val/csi_30", "--mode", "max", "--json")[1])["run_id"] == A
 
 
@@ -162,7 +163,7 @@ def test_best_and_compare_say_where_losses_differ(runs: Run, output: Path, confi
     ("words", "told"),
     [
         (("--metric", "test/loss", "--mode", "min"), "take val/loss"),
-        (("--metric", "val/loss"), "--mode min or --mode max"),
+        (("--metric", "val/csi_30"), "--mode min or --mode max"),
         (("--mode", "max"), "has the mode min"),
         (("--metric", "val/lsos", "--mode", "min"), "did you mean val/loss?"),
         (("--task", "video"), "video: no runs; there are runs of convlstm"),

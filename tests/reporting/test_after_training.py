@@ -45,8 +45,8 @@ def test_a_training_leaves_its_report_its_card_and_the_list(trained: Callable[[s
     assert "@inproceedings{loshchilov2019adamw" in (run / "MODEL_CARD.md").read_text("utf-8")
     assert f'href="{task}/{run.name}/report.html"' in (place / "out" / "index.html").read_text("utf-8")
     (row,) = index_rows(place / "out")
-    assert (row.state, row.is_sample, row.best_of, row.mode) == ("finished", True, 0, "min")
-    metric = RunFolder(run).config["selection"]["metric"]
+    metric, mode = (RunFolder(run).config["selection"][key] for key in ("metric", "mode"))
+    assert (row.state, row.is_sample, row.best_of, row.mode) == ("finished", True, 0, mode)
     assert row.value == pytest.approx(RunFolder(run).evaluations["val"]["metrics"][metric])  # on the whole split
     assert row.hours is not None
     assert not [event for event in RunFolder(run).events if event["event"] == "not drawn"]

@@ -104,8 +104,8 @@ def names_of(classes: int) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rendering takes seconds: one test does it."""
-    if request.node.name != "test_figures_are_rendered":
+    """Rendering takes seconds: two tests do it."""
+    if request.node.name not in ("test_figures_are_rendered", "test_names_are_no_formulas"):
         render_nothing(monkeypatch.setattr)
 
 
@@ -129,6 +129,15 @@ def test_figures_are_rendered(tmp_path: Path) -> None:
 def test_every_figure_is_drawn_of_any_number_of_classes(tmp_path: Path, classes: int) -> None:
     written = draw(made(classes), classes, tmp_path)
     assert [path.name for path in written] == [f"{stem}.{kind}" for stem in STEMS for kind in ("png", "svg")]
+
+
+def test_names_are_no_formulas(tmp_path: Path) -> None:
+    scenes = made(2, images=3)
+    split = prepared(scenes, [r"$\alpha_{$", "b"])
+    for member in split.members["test"]:
+        member.name += "_$_$"
+    written = draw_examples(StandIn(scenes), split, "test", tmp_path, torch.device("cpu"), 0.5)
+    assert {path.stem for path in written} == set(STEMS)
 
 
 def test_an_empty_test_split_is_stood_in_for_by_val(tmp_path: Path) -> None:

@@ -120,7 +120,10 @@ def _model_lines(
 def shapes_of_a_row(
     task: Task, model: nn.Module, prepared: Prepared, device: torch.device, precision: Precision
 ) -> tuple[str, str]:
-    """What the model takes and gives, seen at one real forward pass of one row of the training split."""
+    """What the model takes and gives, seen at one real forward pass of one row of the training split.
+
+    Of a task that calls parts of its model, not the model, what the task takes and gives.
+    """
     seen: dict[str, str] = {}
 
     def note(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -131,10 +134,11 @@ def shapes_of_a_row(
     handle = model.register_forward_hook(note, with_kwargs=True)
     try:
         with evaluation_mode(model), precision.autocast():
-            task.outputs(model, to_device(_first_row(task, prepared), device))
+            row = to_device(_first_row(task, prepared), device)
+            outputs = task.outputs(model, row)
     finally:
         handle.remove()
-    return seen.get("input", "unknown"), seen.get("output", "unknown")
+    return seen.get("input", describe(row)), seen.get("output", describe(outputs))
 
 
 def _first_row(task: Task, prepared: Prepared) -> Batch:
@@ -160,7 +164,8 @@ def steps_line(task: Task, prepared: Prepared) -> str:
     phases = ", ".join(f"{phase.name} {phase.epochs}" for phase in task.phases())
     steps = each * sum(phase.epochs for phase in task.phases())
     limit = "" if training.max_steps is None else f", at most {training.max_steps:,} by training.max_steps"
-    return f"epochs: {phases}; {each:,} steps of {training.batch_size} {task.item_word} each, {steps:,} in all{limit}"
+    an_epoch = f"{each:,} step{'' if each == 1 else 's'} of {training.batch_size} {task.item_word} each"
+    return f"epochs: {phases}; {an_epoch}, {steps:,} in all{limit}"
 
 
 def _run_line(request: TrainRequest, work: Work, run: Run | None) -> str:

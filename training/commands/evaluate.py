@@ -50,7 +50,7 @@ from training.runs.data import check_data_there, with_data_of
 from training.runs.provenance import determinism, prepare_environment
 from training.runs.publish import model_of
 from training.runs.run import Run, find_runs, is_imported, is_split_told, resolve_run
-from training.tasks import config_class
+from training.tasks import TASKS, config_class
 from training.tasks.protocol import Batch, ItemSource, Prepared
 from training.work import Work
 
@@ -92,7 +92,9 @@ def _names(request: EvaluateRequest) -> Sequence[str]:
         return request.runs
     if request.runs:
         raise UsageError("--all takes every finished run of the task: name no run beside it")
-    found = [run for run in find_runs(request.output, request.all_of) if run.metadata.get("state") == "finished"]
+    of_each = {task: find_runs(request.output, task) for task in TASKS}
+    named = [run for task in of_each for run in of_each[task] if request.all_of in (task, run.metadata.get("subtask"))]
+    found = [run for run in named if run.metadata.get("state") == "finished"]
     if not found:
         raise UsageError(f"no finished run of {request.all_of} under {request.output}")
     return [str(run.folder) for run in found]

@@ -115,7 +115,9 @@ def best(
     metric: Annotated[
         str | None, typer.Option("--metric", metavar="val/…", help="By default what the runs chose their best by.")
     ] = None,
-    mode: Annotated[Mode | None, typer.Option("--mode", help="Which way is better; needed with --metric.")] = None,
+    mode: Annotated[
+        Mode | None, typer.Option("--mode", help="Which way is better; known of what the runs chose their best by.")
+    ] = None,
     dataset: Dataset = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Show so many.")] = 5,
     as_json: AsJson = False,
@@ -259,7 +261,7 @@ def _registry(output: Path) -> Registry:
 
 
 def _metric_and_mode(entries: list[Entry], task: str, metric: str | None, mode: Mode | None) -> tuple[str, str]:
-    from training.registry.ranking import check_ranks, own_metric
+    from training.registry.ranking import check_ranks, own_metric, own_mode
 
     if metric is None:
         own, way = own_metric(entries, task)
@@ -267,9 +269,10 @@ def _metric_and_mode(entries: list[Entry], task: str, metric: str | None, mode: 
             raise UsageError(f"--mode {mode}: {own}, by which these runs were chosen, has the mode {way}")
         return own, way
     check_ranks(metric)
-    if mode is None:
+    asked = own_mode(entries, task, metric) if mode is None else mode.value
+    if asked is None:
         raise UsageError(f"--metric {metric}: say which way is better with --mode min or --mode max")
-    return metric, mode.value
+    return metric, asked
 
 
 def _print_ranking(found: list[Entry], metric: str, mode: str, top: int) -> None:

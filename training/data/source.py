@@ -149,7 +149,7 @@ def _check_stands_for_folder(task: str, path: Path, origin: str) -> None:
     """Raise BadDataError where the file ``path`` names no dataset of ``task``, as a data.yaml does."""
     endings = TASKS[task].data_files
     if path.suffix.lower() not in endings:
-        or_file = f", or a file of its that ends in {' or '.join(endings)}" if endings else ""
+        or_file = f", or a file in it that ends in {' or '.join(endings)}" if endings else ""
         raise BadDataError(f"{origin} {path}: is no folder, expected the dataset's folder{or_file}")
 
 

@@ -106,10 +106,10 @@ def as_json(task: str, findings: list[Finding], seconds: float) -> dict[str, Any
 
 
 def _folder_of(task: str, places: Places, source: DataSource | None) -> Path | None:
-    """The dataset's folder where it is there; the sample's, where it was made."""
+    """The dataset's folder, or file, where it is there; the sample's, where it was made."""
     if source is None:
         return None
     if source.path is not None:
-        return source.path if source.path.is_dir() else None
+        return source.path if source.path.exists() else None
     samples = (place / ".samples" / task for place in (places.datasets, places.output))
     return next((folder for folder in samples if folder.is_dir()), None)

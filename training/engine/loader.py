@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from training.engine.interruption import heed_only_the_parent
 from training.engine.order import BatchKey, item_rng
+from training.engine.ragged import Ragged, packed, unpacked
 from training.tasks.protocol import Batch, ItemSource, Task
 
 
@@ -23,7 +24,7 @@ class _Batches(Dataset[Batch]):
         self.task, self.items, self.seed = task, items, seed
 
     def __getitem__(self, key: BatchKey) -> Batch:
-        return self.task.collate([self._item(key, offset) for offset in range(len(key.indices))])
+        return packed(self.task.collate([self._item(key, offset) for offset in range(len(key.indices))]))
 
     def _item(self, key: BatchKey, offset: int) -> Batch:
         augment = self.task.augments and key.epoch >= 0
@@ -83,8 +84,8 @@ class Loader:
         if self._threaded:
             source = _ahead(source)
         if self.device.type == "cpu":
-            return source
-        return (to_device(batch, self.device) for batch in source)
+            return (unpacked(batch) for batch in source)
+        return (unpacked(to_device(batch, self.device)) for batch in source)
 
     def close(self) -> None:
         """End the worker processes now, also while an error's traceback still holds what iterates over them."""
@@ -94,9 +95,11 @@ class Loader:
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Tensors inside dicts and lists, on ``device``."""
+    """Tensors inside dicts, lists and what was packed, on ``device``."""
     if isinstance(value, torch.Tensor):
         return value.to(device, non_blocking=True)
+    if isinstance(value, Ragged):
+        return value._replace(rows=to_device(value.rows, device))
     if isinstance(value, dict):
         return {key: to_device(part, device) for key, part in value.items()}
     if isinstance(value, list):

@@ -46,7 +46,7 @@ def real_items(
         InterruptedRunError: the command was asked to stop.
     """
     data = data_of(run)
-    if data is None or (data != "sample" and not Path(data).is_dir()):
+    if data is None or (data != "sample" and not Path(data).exists()):
         return [], "the run's dataset is not at hand"
     wanted = PrepareRequest(
         task=task.name, data=data, config=str(run.path("config.yaml")), output=request.output, datasets=request.datasets

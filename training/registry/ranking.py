@@ -86,6 +86,13 @@ def own_metric(entries: Sequence[Entry], task: str) -> tuple[str, str]:
     return known[0]
 
 
+def own_mode(entries: Sequence[Entry], task: str, metric: str) -> str | None:
+    """The mode in which runs of ``task`` chose their own checkpoints by ``metric``; None where none did."""
+    chosen = [entry["selection"] for entry in of_task(entries, task) if entry["selection"].get("metric") == metric]
+    modes = {selection.get("mode") for selection in chosen} & set(MODES)
+    return modes.pop() if len(modes) == 1 else None
+
+
 def datasets_of(entries: Sequence[Entry]) -> set[str | None]:
     """The datasets that runs were validated on."""
     return {entry["dataset_fingerprint"] for entry in entries}
@@ -109,7 +116,7 @@ def nothing_to_rank(entries: Sequence[Entry], task: str) -> str:
     """The line that says why no run of a task can be the best."""
     found = of_task(entries, task)
     if not found:
-        tasks = sorted({entry["task"] for entry in entries})
+        tasks = sorted({name for entry in entries for name in (entry["task"], entry.get("subtask")) if name})
         return f"{task}: no runs; there are runs of {', '.join(tasks) or 'no task yet'}"
     if all(entry["is_sample"] for entry in found):
         return f"{task}: all {len(found)} runs are on the built-in sample, which never counts as best"

@@ -22,6 +22,7 @@ from training.reporting.detection_pictures import (
     draw_detections,
     draw_training_images,
 )
+from training.reporting.figures import literal
 from training.scores.detection import DetectionScores
 from training.scores.detection_matching import FOUND, IGNORED, Matches, Picture, match_by_score
 from training.tasks.protocol import Batch, ItemSource, Prepared
@@ -56,13 +57,14 @@ def draw_examples(
     Returns:
         Every file that was written.
     """
-    written = _draw_augmented(prepared, folder)
+    classes = [literal(name) for name in prepared.facts["classes"]]
+    written = _draw_augmented(prepared, classes, folder)
     shown = split if split in prepared.splits and len(prepared.splits[split]) else "val"
     items = prepared.splits[shown]
     if not len(items):
         return written
     indices = np.unique(np.linspace(0, len(items) - 1, min(len(items), _MOST_IMAGES)).round().astype(int)).tolist()
-    scores = _scored(model, items, indices, device, DetectionScores(prepared.facts["classes"], confidence, iou))
+    scores = _scored(model, items, indices, device, DetectionScores(classes, confidence, iou))
     written += _draw_pictures(prepared, shown, indices, scores, folder)
     whole = len(indices) == len(items)
     about = f"{len(indices):,} images" if whole else f"{len(indices):,} of {len(items):,} images, evenly spaced"
@@ -86,8 +88,8 @@ def _scored(
     return scores
 
 
-def _draw_augmented(prepared: Prepared, folder: Path) -> list[Path]:
-    items, classes = prepared.splits["train"], prepared.facts["classes"]
+def _draw_augmented(prepared: Prepared, classes: Sequence[str], folder: Path) -> list[Path]:
+    items = prepared.splits["train"]
     count = min(_AUGMENTED, len(items))
     if not count:
         return []
@@ -128,10 +130,10 @@ def _draw_pictures(
     shown = []
     for rank, place in [*(("worst", place) for place in worst), *(("best", place) for place in best)]:
         missed, false = mistakes[place]
-        name = _shortened(prepared.members[split][indices[place]].name)
+        name = literal(_shortened(prepared.members[split][indices[place]].name))
         title = f"{rank}: {name}\n{int(right[place])} found, {missed} missed, {false} false"
         item = prepared.splits[split].item(indices[place], None)
-        boxes = _boxes(sure[place], matches[place], prepared.facts["classes"])
+        boxes = _boxes(sure[place], matches[place], scores.classes)
         shown.append(Shown(*_cropped(item), boxes, title))
     title = f"{split}: images with the most mistakes, and with the fewest"
     about = f"detections with a score of at least {scores.confidence:g}"

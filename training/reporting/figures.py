@@ -40,6 +40,11 @@ def axes_of(figure: Figure, rows: int, columns: int, **how: Any) -> list[Axes]:
         return list(figure.subplots(rows, columns, squeeze=False, **how).flat)
 
 
+def literal(text: str) -> str:
+    """Somebody's own word as it is: between two dollar signs matplotlib would read a formula, and may fail to."""
+    return text.replace("$", r"\$")
+
+
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write ``path`` as PNG and, beside it, as SVG; the same figure gives the same bytes.
 

@@ -29,10 +29,18 @@ def data_record(folder: Path, source: DataSource) -> dict[str, Any]:
 
 
 def dataset_name(source: DataSource) -> dict[str, str | None]:
-    """Name and version: a manifest's, else the folder's name, whose content only the fingerprint tells."""
+    """Name and version: a manifest's, else the folder's name, whose content only the fingerprint tells.
+
+    A file that stands for its folder is called as the folder where its own name is no name, as `data.yaml` is none.
+    """
     if source.manifest is not None:
         return {"name": source.manifest.name, "version": source.manifest.version}
-    return {"name": source.path.resolve().name if source.path else "built-in sample", "version": None}
+    if source.path is None:
+        return {"name": "built-in sample", "version": None}
+    path = source.path.resolve()
+    if path.is_file():
+        path = path.parent if path.stem in ("data", "dataset") else path.with_suffix("")
+    return {"name": path.name, "version": None}
 
 
 def note_fetched(run: Run, source: DataSource) -> None:

@@ -23,8 +23,11 @@ MIN_IMAGE_SIZE, SIZE_STEP = 64, 32  # pixels
 
 SUBTASK_SUFFIX = "_detection"  # `vehicle_detection` means the sub-task `vehicle`, and is how the registry calls it
 STREET_SUBTASKS = {
-    "pedestrian": ["person", "pedestrian", "people", "rider"],
-    "vehicle": ["car", "truck", "bus", "van", "motorcycle", "motorbike", "bicycle", "bike", "train"],
+    "pedestrian": ["person", "persons", "people", "pedestrian", "pedestrians", "rider"],
+    "vehicle": [
+        *("car", "cars", "truck", "trucks", "bus", "buses", "van", "vans", "train"),
+        *("motorcycle", "motorcycles", "motorbike", "motor", "bicycle", "bicycles", "bike"),
+    ],
 }
 
 

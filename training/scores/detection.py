@@ -42,13 +42,17 @@ _MOST_HEADLINES = 20  # classes of which lists of runs show their average precis
 
 @dataclass(frozen=True)
 class _Batch:
-    """What was added at once, where it was: nothing waits for the device before the end."""
+    """What was added at once, where it was: nothing waits for the device before the end.
+
+    True boxes are copies, one image's after another's: what a loader process gives is an open file while it is held.
+    """
 
     detections: Tensor  # [n, D, 6]
-    boxes: Sequence[Tensor]
-    labels: Sequence[Tensor]
-    crowd: Sequence[Tensor]
-    area: Sequence[Tensor]
+    lengths: Sequence[int]  # true boxes of each image
+    boxes: Tensor
+    labels: Tensor
+    crowd: Tensor
+    area: Tensor
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,9 @@ class DetectionScores:
             raise ValueError(f"expected boxes, labels, crowd and area of {n} images")
         if any([len(one) for one in field] != counts for field in (labels, crowd, area)):
             raise ValueError("expected a label, a crowd mark and an area for each true box")
-        self._batches.append(_Batch(detections.detach(), [*boxes], [*labels], [*crowd], [*area]))
+        if n:
+            truth = (torch.cat([*field]) for field in (boxes, labels, crowd, area))
+            self._batches.append(_Batch(detections.detach(), counts, *truth))
         self._kept = None
 
     def compute(self) -> dict[str, float]:
@@ -288,7 +294,7 @@ def _pictures(batches: Sequence[_Batch], classes: int) -> tuple[list[Picture], i
     pictures, broken = [], 0
     for batch in batches:
         detections = batch.detections.double().cpu().numpy()
-        truth = [_split(field) for field in (batch.boxes, batch.labels, batch.crowd, batch.area)]
+        truth = [_split(field, batch.lengths) for field in (batch.boxes, batch.labels, batch.crowd, batch.area)]
         for told, boxes, labels, crowd, area in zip(detections, *truth, strict=True):
             sound = np.isfinite(told).all(axis=1)
             broken += int((~sound).sum())
@@ -320,13 +326,9 @@ def _nowhere(detections: Floats) -> Floats:
     return nowhere
 
 
-def _split(parts: Sequence[Tensor]) -> list[np.ndarray[Any, Any]]:
-    """The parts in numpy, with one copy from their device."""
-    if not parts:
-        return []
-    together = torch.cat([*parts]).cpu().numpy()
-    ends = np.cumsum([len(part) for part in parts])[:-1]
-    return np.split(together, ends)
+def _split(together: Tensor, lengths: Sequence[int]) -> list[np.ndarray[Any, Any]]:
+    """Each image's part in numpy, with one copy from the device."""
+    return np.split(together.cpu().numpy(), np.cumsum(lengths)[:-1])
 
 
 def _stems(classes: Sequence[str], taken: set[str]) -> list[str]:

@@ -50,7 +50,7 @@ def _overall(record: Mapping[str, Any]) -> Table:
     rows = [Row(title, [name], "max") for name, title in {**_OVERALL, **_AT_CONFIDENCE}.items()]
     rows += [Row(title, [name]) for name, title in _BEST.items()]
     about = f"AP and AR are COCO's, means over the classes that occur; precision, recall and F1 are at a {_at(record)}"
-    return Table("Scores over all classes", ["score"], rows, about=about)
+    return Table("Scores over all classes", ["value"], rows, about=about, corner="score")
 
 
 def _by_class(record: Mapping[str, Any]) -> Table:

@@ -8,9 +8,13 @@ from training.scores.layout import Baseline, Row, Table
 
 
 def text_table(table: Table, metrics: Mapping[str, float], baseline: Baseline | None = None) -> str:
-    """``table`` with its title; cells are taken from ``metrics`` (unprefixed), beside the baseline's where one is."""
+    """``table`` with its title and what it is about.
+
+    Cells are taken from ``metrics`` (unprefixed), beside the baseline's where one is.
+    """
     rows = [[row.name, *_cells(row, metrics, baseline)] for row in table.rows]
-    return f"{table.title}\n" + _grid([table.corner, *table.columns], rows)
+    title = f"{table.title}: {table.about}" if table.about else table.title
+    return f"{title}\n" + _grid([table.corner, *table.columns], rows)
 
 
 def _cells(row: Row, metrics: Mapping[str, float], baseline: Baseline | None) -> list[str]:

@@ -70,5 +70,5 @@ def _told(overlap: Overlap) -> list[str]:
 
 
 def _side_line(name: str, side: Mapping[str, int]) -> str:
-    empty = f", {side['background images']:,} images of background" if side["background images"] else ""
-    return f"  {name:<5} {side['images']:>7,} images, {side['boxes']:,} boxes{empty}"
+    empty = f" ({side['background images']:,} without boxes)" if side["background images"] else ""
+    return f"  {name:<5} {side['images']:>7,} images{empty}, {side['boxes']:,} boxes"

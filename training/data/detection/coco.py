@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +17,14 @@ from typing import Any
 
 from backend.errors import BadDataError
 from training.data.detection.coco_boxes import read_boxes
-from training.data.detection.listing import SPLITS, Listing, images_below, list_rows, some
+from training.data.detection.listing import SPLITS, Listing, images_below, is_file, list_rows, some
 from training.data.io_errors import source_errors
 from training.data.problems import raise_problems
 
 _BESIDE = "_annotations.coco.json"
 _FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _PREFIX = "instances_"
+_LONGEST = 1 << 20  # pixels of a side: no file that OpenCV reads has more
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _read(path: Path) -> Document:
         content = path.read_bytes()
     try:
         found = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadDataError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(found, dict):
         raise BadDataError(f"{path}: expected an object with images, categories and annotations")
@@ -169,7 +169,7 @@ def _repeated(path: Path, where: str, key: str, values: Sequence[object]) -> lis
 def _is_length(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value) and value >= 1 and value == int(value)
+    return 1 <= value <= _LONGEST and value == int(value)
 
 
 # --- categories and images --------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def _image_folder(source: Path, split: str, document: Document, problems: list[s
         return None
     first = str(document.images[0]["file_name"])
     folders = _folders(source, split, document.path)
-    folder = next((place for place in folders if (place / first).is_file()), None)
+    folder = next((place for place in folders if is_file(place / first)), None)
     if folder is None:
         where = "; ".join(map(str, folders))
         problems.append(f"{document.path}: images[0]: there is no image {first}, looked for in {where}")
@@ -222,9 +222,7 @@ def _image_folder(source: Path, split: str, document: Document, problems: list[s
 def _paths_in(folder: Path, document: Document, problems: list[str]) -> list[Path]:
     paths = [folder / str(image["file_name"]) for image in document.images]
     problems += [
-        f"{document.path}: images[{at}]: there is no image {path}"
-        for at, path in enumerate(paths)
-        if not path.is_file()
+        f"{document.path}: images[{at}]: there is no image {path}" for at, path in enumerate(paths) if not is_file(path)
     ]
     return paths
 

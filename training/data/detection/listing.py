@@ -101,6 +101,16 @@ def is_image(name: str) -> bool:
     return name[0] != "." and name.lower().endswith(IMAGE_SUFFIXES)
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; of a name that no file can have (a very long one), it is not."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """`is_file` for folders."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def some(names: Iterable[object], most: int = 5) -> str:
     """The first names in a row, and how many more there are."""
     listed = [str(name) for name in names]

@@ -15,7 +15,7 @@ from typing import Any
 
 from backend.errors import BadDataError, ConfigError
 from training.data.detection.labels import read_labels
-from training.data.detection.listing import SPLITS, Listing, images_below, is_image, list_rows, some
+from training.data.detection.listing import SPLITS, Listing, images_below, is_file, is_folder, is_image, list_rows, some
 from training.data.io_errors import source_errors
 from training.data.problems import raise_problems
 from training.yaml_core import read_any_yaml
@@ -89,7 +89,7 @@ def _listed(file: Path, names: object) -> list[str]:
     if isinstance(names, Mapping):
         try:
             numbered = {int(key): str(name) for key, name in names.items()}
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise BadDataError(f"{file}: names: expected numbers and names, such as `0: car` ({error})") from error
         if sorted(numbered) != list(range(len(numbered))):
             raise BadDataError(f"{file}: names: has the numbers {some(sorted(numbered))}, expected 0, 1, 2, …")
@@ -121,7 +121,7 @@ class _Places:
         if not isinstance(written, str):
             raise BadDataError(f"{file}: path is {written!r}, expected a folder")
         base = _joined(file.parent, written)
-        if base.is_dir():
+        if is_folder(base):
             return cls(file, content, base)
         note = f"{file.name}: path: there is no folder {written}; folders are looked for beside {file.name}"
         return cls(file, content, file.parent, written, [note])
@@ -170,7 +170,7 @@ class _Places:
             if place in tried:
                 continue
             tried.append(place)
-            if place.is_dir() or (place.is_file() and place.suffix.lower() == ".txt"):
+            if is_folder(place) or (is_file(place) and place.suffix.lower() == ".txt"):
                 if len(tried) > 1:
                     near = os.path.relpath(place, self.file.parent)
                     self.notes.append(f"{self.file.name}: {key}: {entry} is not there; taken from {near}")
@@ -202,7 +202,7 @@ class _Places:
         for number, line in enumerate(lines, 1):
             if not (entry := line.strip()):
                 continue
-            found = [place for root in self._roots(listing) if (place := _joined(root, entry)).is_file()]
+            found = [place for root in self._roots(listing) if is_file(place := _joined(root, entry))]
             if not found:
                 tried = "; ".join(str(root) for root in self._roots(listing))
                 self.problems.append(f"{listing}, line {number}: there is no image {entry}, looked for below {tried}")
