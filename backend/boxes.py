@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,11 +48,18 @@ class Picture:
         return float(self.ticks * self.pace.tick) if self.pace else 0.0
 
 
-def write_detections(artifact: Artifact, inputs: Sequence[Path], out: Path) -> Path:
+def write_detections(
+    artifact: Artifact,
+    inputs: Sequence[Path],
+    out: Path,
+    confidence: float | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Path:
     """Write what a detector finds in images and videos into ``out``, and give the path of ``detections.json``.
 
     ``detections.json`` (COCO results) has everything that the model gives, and ``images.json`` says what the image ids
-    are. ``labels/`` (YOLO text) and ``drawn/`` have what is at least ``evaluation.confidence`` sure.
+    are. ``labels/`` (YOLO text) and ``drawn/`` have what is at least ``confidence`` sure, which is the run's own
+    ``evaluation.confidence`` where it is None. ``tell`` hears how much that is.
 
     Raises:
         UsageError: there are no images or videos, or two of one name.
@@ -61,12 +68,13 @@ def write_detections(artifact: Artifact, inputs: Sequence[Path], out: Path) -> P
     """
     sources = find_sources(inputs, out)
     writable_folder(out)
+    sure = artifact.config["evaluation"]["confidence"] if confidence is None else confidence
     left_out: list[str] = []
     found = detect(artifact, sources, left_out)
     try:
         first = next(found, None)
         if first is not None:
-            _write(artifact, _chained(first, found), out)
+            tell(_write(artifact, _chained(first, found), out, sure))
     except OSError as error:
         place = error.filename or out
         reason = error.strerror or error
@@ -161,17 +169,24 @@ def _chained(
     yield from others
 
 
-def _write(artifact: Artifact, found: Iterator[tuple[Picture, np.ndarray]], out: Path) -> None:
+def _write(artifact: Artifact, found: Iterator[tuple[Picture, np.ndarray]], out: Path, confidence: float) -> str:
+    """Writes it all, and says how much it is."""
     facts, state = artifact.facts, artifact.state
-    confidence = artifact.config["evaluation"]["confidence"]
+    pictures_seen = boxes = sure_boxes = 0
     info = {"description": f"detections of run {state['run_id']}, checkpoint {artifact.folder.name}"}
     with (
         coco_results(out, facts["classes"], facts["category_ids"], info) as results,
         _Pictures(out, BoxDrawing(facts["classes"])) as pictures,
     ):
         for picture, detections in found:
+            sure = detections[detections[:, 4] >= confidence]
             _add(results, picture, detections)
-            pictures.add(picture, detections[detections[:, 4] >= confidence])
+            pictures.add(picture, sure)
+            pictures_seen, boxes, sure_boxes = pictures_seen + 1, boxes + len(detections), sure_boxes + len(sure)
+    return (
+        f"{pictures_seen:,} pictures: {sure_boxes:,} boxes at least {confidence:g} sure, drawn and labelled; "
+        f"{boxes:,} in all, in {DETECTIONS}"
+    )
 
 
 def _add(results: CocoResults, picture: Picture, detections: np.ndarray) -> None:

@@ -30,7 +30,8 @@ def predict_with(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         run = run_of(trained, "detection").name
         code = main(["predict", run, *map(str, inputs), "--out", str(out), *places(trained)])
         said = capsys.readouterr()
-        (line,) = (said.err if code else said.out).strip().splitlines()
+        printed = (said.err if code else said.out).strip().splitlines()
+        (line,) = (one for one in printed if " pictures: " not in one)
         return code, line
 
     return command
@@ -52,6 +53,22 @@ def test_images_and_films_together(tmp_path: Path, predict_with: Callable[..., t
         assert x + across <= width + 0.02
         assert y + down <= height + 0.02
         assert 0 < row["score"] <= 1
+
+
+def test_another_confidence_and_what_was_found(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = small_sample("detection") / "images" / "test"
+    run = run_of(trained, "detection").name
+    command = ["predict", run, str(images), *places(trained)]
+    assert main([*command, "--out", str(tmp_path / "all"), "--confidence", "0.0"]) == 0
+    rows = rows_of(tmp_path / "all" / "detections.json")
+    labels = [line for path in (tmp_path / "all" / "labels").iterdir() for line in path.read_text().splitlines()]
+    assert len(labels) == len(rows) > 0
+    told = f"4 pictures: {len(rows)} boxes at least 0 sure, drawn and labelled; {len(rows)} in all, in detections.json"
+    assert told in capsys.readouterr().err
+    assert main([*command, "--out", str(tmp_path / "none"), "--confidence", "1"]) == 0
+    assert not any(path.read_text() for path in (tmp_path / "none" / "labels").iterdir())
 
 
 def test_exit_codes(tmp_path: Path, predict_with: Callable[..., tuple[int, str]]) -> None:

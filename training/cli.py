@@ -303,13 +303,19 @@ def predict(
     run: Run,
     inputs: Annotated[list[Path], typer.Argument(help="Raw files, or a folder of them.")],
     out: Annotated[Path, typer.Option("--out", help="The folder for the results.")],
+    confidence: Annotated[
+        float | None,
+        typer.Option("--confidence", min=0, max=1, help="Draw and label boxes that are so sure, if not as configured."),
+    ] = None,
     output: Output = OUTPUT,
     datasets: Datasets = DATASETS,
 ) -> None:
     """Apply a run's best weights to raw files and write the result in the field's own format."""
     from training.commands.predict import predict as apply
 
-    apply(PredictRequest(run=run, inputs=tuple(inputs), out=out, output=output, datasets=datasets))
+    apply(
+        PredictRequest(run=run, inputs=tuple(inputs), out=out, confidence=confidence, output=output, datasets=datasets)
+    )
 
 
 @app.command()

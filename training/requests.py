@@ -112,6 +112,7 @@ class PredictRequest(Places):
     run: str
     inputs: tuple[Path, ...]
     out: Path
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,10 @@ SAME_THING = {
     "cars": "car",
     "trucks": "truck",
     "buses": "bus",
+    "motorcycles": "motorcycle",
     "motorbike": "motorcycle",
+    "motor": "motorcycle",
+    "bicycles": "bicycle",
     "bike": "bicycle",
 }
 """Other words of street datasets for classes of COCO."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from backend.artifact import is_checkpoint
@@ -13,8 +14,10 @@ from training.runs.run import Run
 
 def predict(request: PredictRequest) -> None:
     """Forecast from raw inputs; says where the result is."""
+    from backend.predict import Choices
     from backend.predict import predict as forecast
 
     named = Path(request.run)
     model = named if is_checkpoint(named) else model_of(Run(run_folder(request.output, request.run)), named)
-    print(forecast(model, request.inputs, request.out))  # noqa: T201
+    choices = Choices(request.confidence, lambda line: print(line, file=sys.stderr))  # noqa: T201
+    print(forecast(model, request.inputs, request.out, choices))  # noqa: T201

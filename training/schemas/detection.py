@@ -203,13 +203,13 @@ class DetectionModelSection(Section):
         from_nothing = self.pretrained == "none" and self.init_from is None
         if self.norm == "frozen" and from_nothing:
             raise ValueError(
-                "norm frozen keeps what it starts from, and pretrained none gives it nothing; set norm=batch"
+                "norm frozen keeps what it starts from, and pretrained none gives it nothing; set model.norm=batch"
             )
         if self.name == "rtdetr_v2" and self.pretrained == "imagenet" and self.init_from is None:
-            raise ValueError("there are no published imagenet weights for rtdetr_v2; set pretrained=coco or none")
+            raise ValueError("there are no published imagenet weights for rtdetr_v2; set model.pretrained=coco or none")
         if self.name == "retinanet_resnet18" and self.pretrained == "coco" and self.init_from is None:
             raise ValueError(
-                "there are no published coco weights of retinanet_resnet18; set pretrained=imagenet or none"
+                "there are no published coco weights of retinanet_resnet18; set model.pretrained=imagenet or none"
             )
         return self
 

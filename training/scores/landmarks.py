@@ -116,7 +116,10 @@ class LandmarkScores:
         fields = (plain, target) if tta is None else (plain, tta, target)
         if {tuple(field.shape) for field in fields} != {shape} or size.shape != (n, 2) or labels.shape != (n,):
             raise ValueError(f"expected points {shape}, got {[tuple(field.shape) for field in fields]}")
-        self._parts.append((*(field.detach().float() for field in fields), size.detach(), labels.detach()))
+        # copies: what a loader process gave would each hold an open file until the end
+        self._parts.append(
+            tuple(part.detach().clone() for part in (*(field.float() for field in fields), size, labels))
+        )
         self._metrics = None
 
     def compute(self) -> dict[str, float]:
