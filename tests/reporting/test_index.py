@@ -36,6 +36,19 @@ def test_rows_hold_what_runs_recorded(tmp_path: Path) -> None:
     assert rows[2].value is None
 
 
+def test_subtasks_and_scores_without_a_baseline_are_shown(tmp_path: Path) -> None:
+    run = light(tmp_path, "tiny", "20261107_100000_y", 0.7, selection=("val/auc", "max"))
+    write_yaml(run / "metadata.yaml", read_yaml(run / "metadata.yaml") | {"subtask": "small_tiny"})
+    place = run / "evaluations" / "test" / "metrics.json"
+    scores = {f"test/score_{number}": number / 8 for number in range(1, 6)}
+    record = {"headlines": ["score_3", "score_9", "score_2", "score_1", "score_4"]}
+    place.write_text(json.dumps({**json.loads(place.read_text()), "metrics": scores, "record": record}))
+    (row,) = index_rows(tmp_path)
+    assert (row.subtask, row.verdict) == ("small_tiny", "score 3 0.375, score 2 0.250")
+    page = write_index(tmp_path).read_text()
+    assert '<td>tiny <span class="soft">small_<wbr>tiny</span></td>' in page and row.verdict in page
+
+
 def test_the_best_is_chosen_by_each_runs_own_validation_metric_and_never_among_samples(tmp_path: Path) -> None:
     make_output(tmp_path)
     assert best(tmp_path) == {"20261107_100000_y": (2, 1), "20261103_100000_c": (3, 2)}

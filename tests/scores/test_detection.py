@@ -469,8 +469,7 @@ def test_the_layout_shows_scores_and_counts_of_each_class() -> None:
     assert counts["all classes"][:2] == [30, boxes]
     assert sum(counts["c1"][2:5]) == counts["c1"][1]
     matrix = tables["What true boxes were taken for"]
-    assert [*matrix.columns] == ["c0", "c1", "c2", "not found"]
-    assert matrix.rows[-1].name == "background"
+    assert ([*matrix.columns], matrix.rows[-1].name) == (["c0", "c1", "c2", "not found"], "background")
     assert set(scores.record()["headlines"]) <= set(scores.names())
     assert set(scores.record()["definitions"])
 
@@ -478,13 +477,11 @@ def test_the_layout_shows_scores_and_counts_of_each_class() -> None:
 def test_of_many_classes_the_layout_has_the_most_frequent_confusions() -> None:
     scores = scored([Scene([(A, 3, False, None)], [(A, 0.9, 7)])] * 4, 80)
     tables = tables_of(scores)
-    assert [(row.name, list(row.cells)) for row in tables["What true boxes were taken for"].rows] == [
-        ("c3 taken for c7", [4])
-    ]
+    pairs = tables["What true boxes were taken for"].rows
+    assert [(row.name, list(row.cells)) for row in pairs] == [("c3 taken for c7", [4])]
     assert "map_c3" not in scores.record()["headlines"]
     frame = scores.frame()
-    assert frame.loc[3, "taken_for_c7"] == 4
-    assert frame.loc[3, "missed"] == 4
+    assert frame.loc[3, "taken_for_c7"] == frame.loc[3, "missed"] == 4
 
 
 def test_the_settings_reach_the_scores() -> None:

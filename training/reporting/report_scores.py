@@ -39,7 +39,7 @@ def evaluation_part(run: RunFolder, place: str) -> dict[str, Any]:
         "definitions": record.get("definitions", {}),
         "baseline": baseline,
         "verdict": verdict_of(evaluation),
-        "headlines": _headlines(record, metrics),
+        "headlines": headlines(record, metrics),
         "tables": [_table(table, metrics, baseline) for table in layout.tables] if layout else [],
         "counts": [_table(table, metrics, None) for table in layout.counts] if layout else [],
         "warnings": layout.warnings if layout else [],
@@ -58,7 +58,7 @@ def _leaks(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"n": clean.get("n"), "numbers": _numbers(metrics, lambda name: "_lead_" not in name)}
 
 
-def _headlines(record: Mapping[str, Any], metrics: Metrics) -> list[tuple[str, str]]:
+def headlines(record: Mapping[str, Any], metrics: Metrics) -> list[tuple[str, str]]:
     """The scores that the task itself calls the headlines, the first few."""
     named = [name for name in record.get("headlines") or () if name in metrics][:_MOST_HEADLINES]
     return [(name.replace("_", " "), _short(metrics[name])) for name in named]

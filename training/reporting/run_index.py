@@ -24,6 +24,7 @@ class RunRow:
     state: str
     folder: str
     is_sample: bool
+    subtask: str = ""  # empty for a run on all that there is
     data: str = ""  # the dataset's fingerprint
     metric: str = ""  # by which the run chose its best checkpoint, on val
     mode: str = ""  # min or max
@@ -60,6 +61,7 @@ def _row(place: Path, entry: Mapping[str, Any]) -> RunRow:
     return RunRow(
         run_id=entry["run_id"],
         task=entry["task"],
+        subtask=entry.get("subtask") or "",
         state=entry["state"],
         folder=folder.relative_to(place).as_posix(),
         is_sample=entry["is_sample"],

@@ -29,6 +29,9 @@ _PACKAGES = (
     "opencv-python-headless",
     "scikit-learn",
     "scipy",
+    "torchmetrics",
+    "faster-coco-eval",
+    "transformers",
 )
 _DIRTY = "-dirty"
 _NOT_DETERMINISTIC = r"(?s).*(?i:deterministic)"

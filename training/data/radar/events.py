@@ -93,7 +93,10 @@ def _refuse_odd_folders(root: Path, holders: Sequence[Path], empty: Sequence[Pat
     if empty:
         raise BadDataError(f"Empty folder: {some(empty)}; {LAYOUT}. Fill or remove it.")
     if not holders:
-        raise BadDataError(f"No event found in {root}: no folder there holds .nc files; {LAYOUT}.")
+        raise BadDataError(
+            f"No event found in {root}: no folder there holds .nc files; {LAYOUT}. Data of another "
+            "task need its name: --task (make: TASK=)."
+        )
     above = {parent for folder in holders for parent in folder.parents}
     mixed = [folder for folder in holders if folder in above]
     if mixed:
