@@ -488,13 +488,3 @@ def test_the_settings_reach_the_scores() -> None:
     evaluation = DetectionEvaluationSection(confidence=0.25, iou=0.6)
     scores = DetectionScores.of(evaluation, {"classes": ["car"]})
     assert (scores.confidence, scores.iou, scores.classes) == (0.25, 0.6, ("car",))
-
-
-def test_nothing_of_a_batch_is_held_after_it_was_added() -> None:
-    scores = DetectionScores(["car"])
-    truth = [torch.tensor([[0.0, 0, 10, 10]])], [torch.zeros(1, dtype=torch.int64)], [torch.zeros(1, dtype=torch.bool)]
-    area = [torch.full((1,), 100.0)]
-    scores.update(torch.tensor([[[0.0, 0, 10, 10, 0.9, 0]]]), *truth, area)
-    for tensor in (*truth[0], *truth[1], *area):
-        tensor.fill_(7)
-    assert scores.compute()["map"] == 1 and scores.record()["counts"]["car"]["boxes"] == 1
