@@ -144,7 +144,7 @@ def test_a_fragment_names_what_is_published_under_another_name(place: Place, web
 def test_the_transformer_is_pinned() -> None:
     address, _, name = COCO_RTDETR.partition("#")
     assert "/resolve/5650961749fa93567c0d46fc7f43ea4f9e914107/" in address, "a commit, not what is newest"
-    assert name == "rtdetr_v2_r18vd-d18309d0.safetensors"
+    assert name == "rtdetr_v2_r18vd-d18309d0d7ea57048138885c4c6ecfcb1e24506fc6153b94ad484f8ab62c7115.safetensors"
 
 
 def test_the_addresses_of_detectors_are_torchvisions() -> None:

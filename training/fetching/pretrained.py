@@ -24,7 +24,7 @@ IMAGENET_RESNET18 = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 
 COCO_RTDETR = (
     "https://huggingface.co/PekingU/rtdetr_v2_r18vd/resolve/5650961749fa93567c0d46fc7f43ea4f9e914107/model.safetensors"
-    "#rtdetr_v2_r18vd-d18309d0.safetensors"
+    "#rtdetr_v2_r18vd-d18309d0d7ea57048138885c4c6ecfcb1e24506fc6153b94ad484f8ab62c7115.safetensors"
 )
 """RT-DETRv2 with a ResNet-18, as its authors published it (Apache-2.0)."""
 
