@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -146,12 +145,6 @@ class RTDetr(nn.Module):
             for norm in self._norms():
                 norm.eval()
         return self
-
-    def start_from(self, weights: Mapping[str, Tensor], path: Path | str) -> str:
-        """Put ``weights``, read from ``path``, into it and say what they were, as `detector_rtdetr_weights` does."""
-        from backend.models.detector_rtdetr_weights import start_from
-
-        return start_from(self, weights, path)
 
     def trunk_parameters(self) -> list[nn.Parameter]:
         """Parameters of the ResNet."""

@@ -11,12 +11,10 @@ import functools
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from backend.errors import BadDataError
-from training.data.detection.coco_boxes import read_boxes
+from training.data.detection.coco_boxes import Document, read_boxes
 from training.data.detection.listing import SPLITS, Listing, images_below, is_file, list_rows, some
 from training.data.io_errors import source_errors
 from training.data.problems import raise_problems
@@ -25,20 +23,6 @@ _BESIDE = "_annotations.coco.json"
 _FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _PREFIX = "instances_"
 _LONGEST = 1 << 20  # pixels of a side: no file that OpenCV reads has more
-
-
-@dataclass(frozen=True)
-class Document:
-    """One split's file."""
-
-    path: Path
-    images: Sequence[Mapping[str, Any]]
-    categories: Sequence[Mapping[str, Any]]
-    annotations: Sequence[Mapping[str, Any]]
-
-    def category_names(self) -> dict[int, str]:
-        """Names by id, in the order of the ids."""
-        return {entry["id"]: str(entry["name"]) for entry in sorted(self.categories, key=lambda entry: entry["id"])}
 
 
 def coco_files(source: Path) -> dict[str, Path]:

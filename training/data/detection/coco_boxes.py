@@ -1,23 +1,36 @@
-"""The boxes of the COCO layout's annotations."""
+"""A file of annotations in the COCO layout, and the boxes in it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from training.data.detection.listing import SPLITS, Truth, some
 from training.data.problems import raise_problems
 
-if TYPE_CHECKING:
-    from training.data.detection.coco import Document
-
 _ROUNDING = 1.0  # pixels that a box may reach beyond its image
 _UNTOLD = 0.02  # two decimals, as most programs write
 
 _Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One split's file."""
+
+    path: Path
+    images: Sequence[Mapping[str, Any]]
+    categories: Sequence[Mapping[str, Any]]
+    annotations: Sequence[Mapping[str, Any]]
+
+    def category_names(self) -> dict[int, str]:
+        """Names by id, in the order of the ids."""
+        return {entry["id"]: str(entry["name"]) for entry in sorted(self.categories, key=lambda entry: entry["id"])}
 
 
 class _Reader:
