@@ -16,7 +16,7 @@ from backend.files import replacing
 from backend.pth_reader import read_pth
 
 SAFETENSORS = ".safetensors"
-__all__ = ["SAFETENSORS", "load_matching", "read_pth", "read_state_dict", "write_pth"]
+__all__ = ["SAFETENSORS", "class_names_in", "load_matching", "read_pth", "read_state_dict", "write_pth"]
 
 
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:
@@ -43,6 +43,18 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
             f"{_first(strange)} is no tensor."
         )
     return _without_wrappers(found)
+
+
+def class_names_in(path: Path) -> list[str] | None:
+    """The classes, in order, of a model that this worker published in ``path``; None where the file does not say.
+
+    Raises:
+        BadDataError: the file cannot be read safely.
+    """
+    content = read_pth(path) if path.suffix != SAFETENSORS else None
+    facts = content.get("facts") if isinstance(content, dict) else None
+    classes = facts.get("classes") if isinstance(facts, dict) else None
+    return [str(name) for name in classes] if isinstance(classes, list) else None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from backend.artifact import open_artifact
-from backend.weights import read_state_dict
+from backend.weights import class_names_in, read_state_dict
 from tests.runs import ALL_TASKS, SHORT, places, register_tiny, run_of, train
 from training.cli import main
 from training.files import read_json_lines
@@ -108,7 +108,9 @@ def test_best_model_pth_holds_the_best_weights(task: str, tmp_path: Path) -> Non
     weights = open_artifact(run).weights
     assert all(torch.equal(published[name], weights[name]) for name in weights)
     loaded = torch.load(run / "best_model.pth", weights_only=True)  # as other programs read it
-    assert {"epoch", "model_state_dict", "config", "config_hash", "metrics", "preprocessing", "metadata"} <= set(loaded)
+    told = {"epoch", "config", "config_hash", "metrics", "preprocessing", "facts", "metadata"}
+    assert {"model_state_dict", *told} <= set(loaded)
+    assert class_names_in(run / "best_model.pth") == loaded["facts"].get("classes")
     assert loaded["metadata"]["run_id"] == run.name
 
 

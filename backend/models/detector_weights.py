@@ -85,7 +85,7 @@ def start_from(
     rows = _rows(net)
     found = _class_count(net, renamed, rows, path)
     names = _names(net, found, classes)
-    if found == net.classes and not (names and net.class_names):
+    if found == net.classes and (not names or not net.class_names or list(names) == list(net.class_names)):
         load_matching(net, _counters(net) | renamed, path)
         return f"a detector of {found} classes, its head too"
     heads, taken = _heads(net, renamed, rows, names)

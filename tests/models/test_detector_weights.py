@@ -117,6 +117,13 @@ class TestOurOwn:
             for key, value in first.state_dict().items():
                 assert torch.equal(second.state_dict()[key], value)
 
+    def test_the_same_classes_in_another_order(self) -> None:
+        first = net_of("retinanet_resnet18", ["car", "tram"], seed=1)
+        second = net_of("retinanet_resnet18", ["tram", "car"], seed=2)
+        start_from(second, first.state_dict(), PATH, ["car", "tram"])
+        theirs, mine = (net.head.classification_head.cls_logits.bias.unflatten(0, (-1, 2)) for net in (first, second))
+        assert torch.equal(mine, theirs.flip(1))
+
     def test_other_classes(self) -> None:
         first = net_of("retinanet_resnet18", ["car", "tram"], seed=2)
         second = net_of("retinanet_resnet18", ["tram", "person", "car"])

@@ -74,5 +74,6 @@ def pth_content(run: Run, folder: Path) -> dict[str, Any]:
         "config_hash": state["config_hash"],
         "metrics": validations[-1]["metrics"] if validations else {},
         "preprocessing": state["preprocessing"],
+        "facts": state["facts"],
         "metadata": {"run_id": run.run_id, "task": state["task"], "versions": state["versions"], "git": state["git"]},
     }

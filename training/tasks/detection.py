@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from backend.models import build
 from backend.models.detector_weights import start_from
-from backend.weights import read_state_dict
+from backend.weights import class_names_in, read_state_dict
 from training.data.detection.glance import glance_at_detection
 from training.data.detection.prepare import class_counts, prepare_detection
 from training.fetching.archive import Tellers
@@ -62,7 +62,8 @@ class DetectionTask(Task):
         section = self.config.model
         if section.init_from is not None:
             path = Path(section.init_from)
-            tell.say(f"starting from {path}: {start_from(model, read_state_dict(path), path)}")
+            told = start_from(model, read_state_dict(path), path, class_names_in(path))
+            tell.say(f"starting from {path}: {told}")
         elif (url := self.published_weights()) is not None:
             load_pretrained_detector(model, tell, url)
 
@@ -71,7 +72,7 @@ class DetectionTask(Task):
         return DETECTOR_WEIGHTS.get((section.name, section.pretrained)) if section.init_from is None else None
 
     def load_foreign(self, model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-        start_from(model, weights, path)
+        start_from(model, weights, path, class_names_in(path))
 
     def enter_phase(self, model: nn.Module, phase: Phase) -> list[dict[str, Any]]:
         training = self.config.training
