@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from backend.artifact import checkpoints, sha256_of, step_of, verify
+from tests.runs import SHORT, small_sample
 from training.files import read_json_lines
 from training.samples.radar import make_radar_sample
+from training.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TIMES = ("time", "seconds", "items_per_second", "data_wait")
@@ -32,6 +34,7 @@ SETTINGS = {
     "training.log_every_steps": 3,
     "training.schedule": "cosine",
 }
+FOUR_STEPS = {"training.max_steps": 4, "training.checkpoint_minutes": 0, "training.log_every_steps": 1}
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +47,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Command:
     """One and the same training command, in a place of its own, alive or with a death appointed."""
 
-    def __init__(self, place: Path, data: Path, workers: int) -> None:
-        self.place, self.record = place, place / "killed"
+    def __init__(self, place: Path, data: Path, workers: int, task: str = "convlstm") -> None:
+        self.place, self.record, self.task = place, place / "killed", task
         place.mkdir()
-        sets = {**SETTINGS, "training.num_workers": workers, "data.prepare_workers": 1 + workers}
-        self.words = ["train", "--task", "convlstm", "--data", str(data), "--output", str(place / "out")]
+        own = SETTINGS if task == "convlstm" else {**dict(text.split("=", 1) for text in SHORT[task]), **FOUR_STEPS}
+        sets = {**own, "training.num_workers": workers, "data.prepare_workers": 1 + workers}
+        self.words = ["train", "--task", task, "--data", str(data), "--output", str(place / "out")]
         self.words += ["--datasets", str(place / "datasets"), "--run-name", "crash"]
+        self.words += [] if task == "convlstm" else ["--config", "sample"]
         self.words += [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
 
     def run(self, stage: str = "none", count: int = 0) -> int:
@@ -68,7 +73,7 @@ class Command:
 
     @property
     def folder(self) -> Path:
-        (found,) = (self.place / "out" / "convlstm").glob("*_crash")
+        (found,) = (self.place / "out" / self.task).glob("*_crash")
         return found
 
     def newest_step(self) -> int:
@@ -159,6 +164,17 @@ def test_killed_once_in_each_stage(tmp_path: Path, data: Path, undisturbed: Path
     command, deaths = kill_and_restart(plan_of(1), tmp_path / "place", data, workers=0)
     assert sorted(deaths) == sorted(STAGES)
     same_end(command.folder, undisturbed)
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("task", sorted({*TASKS} - {"convlstm"}))
+def test_every_task_killed_and_continued(task: str, tmp_path: Path) -> None:
+    whole, killed = (Command(tmp_path / name, small_sample(task), 0, task) for name in ("whole", "killed"))
+    assert whole.run() == 0
+    assert [killed.run("training", 2), killed.run("validation", 1), killed.run()] == [-9, -9, 0]
+    assert killed.record.read_text().split() == ["training", "validation"]
+    same_end(killed.folder, whole.folder)
 
 
 @pytest.mark.crash
