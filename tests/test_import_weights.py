@@ -42,7 +42,9 @@ def test_old_weights_can_be_scored_like_new_ones(
     place = tmp_path / "place"
     assert import_(place, task, old) == 0
     run = run_of(place, task)
-    assert f"run id: {run.name}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"run id: {run.name}" in out
+    assert ("the weights are those of a detector of 4 classes, its head too" in out) == (task == "detection")
     made = run_of(tmp_path / "made", task)
     theirs, ours = open_artifact(made).weights, open_artifact(run).weights
     assert theirs.keys() == ours.keys()

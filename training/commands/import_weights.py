@@ -69,7 +69,8 @@ def import_weights(request: ImportRequest) -> Run:
             work.say_settled()
             prepared = work.prepare()
         model = work.task.build_model(prepared.facts)
-        work.task.load_foreign(model, weights, request.file)
+        if said := work.task.load_foreign(model, weights, request.file):
+            work.log.say(f"the weights are those of {said}")
         run = _make_run(request, work, prepared, model.state_dict(), told)
         for line in (f"imported: {run.folder}", f"unknown: {', '.join(_unknown(request))}", f"run id: {run.run_id}"):
             work.log.say(line)

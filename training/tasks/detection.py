@@ -71,8 +71,8 @@ class DetectionTask(Task):
         section = self.config.model
         return DETECTOR_WEIGHTS.get((section.name, section.pretrained)) if section.init_from is None else None
 
-    def load_foreign(self, model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-        start_from(model, weights, path, class_names_in(path))
+    def load_foreign(self, model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> str:
+        return start_from(model, weights, path, class_names_in(path))
 
     def enter_phase(self, model: nn.Module, phase: Phase) -> list[dict[str, Any]]:
         training = self.config.training

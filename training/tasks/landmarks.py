@@ -82,8 +82,9 @@ class LandmarkTask(Task):
         needed = section.init_from is None and section.pretrained == "imagenet"
         return IMAGENET_RESNET18 if needed else None
 
-    def load_foreign(self, model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    def load_foreign(self, model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> str:
         start_from(cast("LandmarkNet", model), weights, path)
+        return ""
 
     def phases(self) -> list[Phase]:
         training, frozen = self.config.training, self.config.frozen

@@ -180,12 +180,15 @@ class Task(ABC):
         """Where weights are published that a new run starts from; None where it needs none."""
         return None
 
-    def load_foreign(self, model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    def load_foreign(self, model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> str:
         """Put weights of the program that this task comes from, read from ``path``, into ``model``.
+
+        Gives what there is to say of them to people, in words after "the weights are those of"; nothing as a rule.
 
         Raises ConfigError where they are of another model.
         """
         load_matching(model, weights, path)
+        return ""
 
     def phases(self) -> list[Phase]:
         training = self.config.training
