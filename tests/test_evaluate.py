@@ -115,6 +115,7 @@ def test_all_runs_of_a_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert evaluate(tmp_path, "--all", "--task", "tiny") == 0
     out = capsys.readouterr().out
     assert all(f"{run.name}  val/mae {metrics(run, 'val')['val/mae']:.5g}\n" in out for run in runs)
+    assert all(out.count(f"\n{run.name}:\n") == 1 for run in runs), "each table says whose it is"
     shutil.rmtree(runs[1] / "checkpoints")
     assert evaluate(tmp_path, "--all", "--task", "tiny") == 65
     said = capsys.readouterr()

@@ -71,6 +71,8 @@ def evaluate(request: EvaluateRequest) -> int:
             return _told(request, evaluated)
         evaluated, code = [], DONE
         for name in names:
+            if not request.as_json:
+                typer.echo(f"\n{Path(name).name}:")
             try:
                 evaluated.append(_Evaluation.of(request, name, stop).run())
             except WorkerError as error:
