@@ -144,6 +144,7 @@ def test_scored_is_one_pass() -> None:
     assert all(torch.equal(losses[name], wanted[name]) for name in loss_terms(section()))
 
 
+@pytest.mark.slow
 def test_it_learns_four_pictures_by_heart() -> None:
     batch, model = pictures((2, 1, 3, 1)), tiny().train()
     counts = loss_counts(batch, section())
