@@ -239,6 +239,7 @@ def test_samples_are_drawn_as_often_as_asked() -> None:
     assert (len(few), len(rest)) == (200, 500)
 
 
+@pytest.mark.slow
 def test_a_few_pictures_are_learned_from_nothing() -> None:
     """Red bars that lie and blue bars that stand: after some steps each is found, and called what it is."""
     from torchvision.ops import box_iou

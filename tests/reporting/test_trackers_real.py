@@ -191,6 +191,7 @@ def steps(run: Path, key: str) -> list[int]:
     return [int(values["step"]) for values in history(run) if key in values]
 
 
+@pytest.mark.slow
 @needs_wandb
 def test_wandb_offline_has_every_point_once_after_a_kill_and_a_resume(tmp_path: Path) -> None:
     kill_at_step_13(tmp_path, "tracking.wandb=offline")
