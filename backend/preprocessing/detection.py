@@ -8,15 +8,16 @@ input = original * scale + pad, width and height being the original's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from backend.errors import BadDataError, ConfigError
+from backend.errors import ConfigError
 from backend.preprocessing.images import read_image
+from backend.preprocessing.record import from_record
 
 GREY = 114  # of what the picture does not cover
 
@@ -38,14 +39,7 @@ class DetectionPreprocessing:
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> DetectionPreprocessing:
         """What `to_dict` gave. Raises BadDataError where keys are missing or unknown."""
-        expected = {field.name for field in fields(cls)}
-        wrong = [f"lacks {name}" for name in sorted(expected - set(found))]
-        wrong += [f"has the unknown {name}" for name in sorted(set(found) - expected)]
-        if wrong:
-            raise BadDataError(
-                f"the record of detection preprocessing {', '.join(wrong)}; was it made by another version?"
-            )
-        return cls(**found)
+        return from_record(cls, "detection", found)
 
     def read(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         """The file as the model's input, uint8 [3, S, S], and its frame; turned upright as the camera noted.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from backend.errors import BadDataError, ConfigError
+from backend.errors import ConfigError
 from backend.preprocessing.images import read_image
+from backend.preprocessing.record import from_record
 
 if TYPE_CHECKING:  # preparation's worker processes never need torch
     import torch
@@ -47,14 +48,7 @@ class LandmarkPreprocessing:
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> LandmarkPreprocessing:
         """What `to_dict` gave. Raises BadDataError where keys are missing or unknown."""
-        expected = {field.name for field in fields(cls)}
-        wrong = [f"lacks {name}" for name in sorted(expected - set(found))]
-        wrong += [f"has the unknown {name}" for name in sorted(set(found) - expected)]
-        if wrong:
-            raise BadDataError(
-                f"the record of landmark preprocessing {', '.join(wrong)}; was it made by another version?"
-            )
-        return cls(**found)
+        return from_record(cls, "landmark", found)
 
     def read(self, path: Path) -> tuple[np.ndarray, tuple[int, int]]:
         """The file as the model's input, uint8 [3, S, S], and the (width, height) in pixels that it had.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from backend.errors import BadDataError, ConfigError
 from backend.preprocessing import resampling
 from backend.preprocessing.grid import Grid
 from backend.preprocessing.radar_netcdf import Volume, VolumeHeader, look_up
+from backend.preprocessing.record import from_record
 
 if TYPE_CHECKING:  # preparation's worker processes never need torch
     from torch import Tensor
@@ -74,12 +75,7 @@ class RadarPreprocessing:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> RadarPreprocessing:
         """What `to_dict` gave. Raises BadDataError when keys are missing or unknown."""
-        expected, found = {field.name for field in fields(cls)}, set(record)
-        if expected != found:
-            wrong = [f"lacks {name}" for name in sorted(expected - found)]
-            wrong += [f"has the unknown {name}" for name in sorted(found - expected)]
-            raise BadDataError(f"the record of radar preprocessing {', '.join(wrong)}; was it made by another version?")
-        return cls(**record)
+        return from_record(cls, "radar", record)
 
     # --- a volume ------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from backend.preprocessing.images import IMAGE_SUFFIXES
+from training.data.files_below import files_below
 from training.data.io_errors import source_errors
 from training.data.prepared import SourceFile
 
@@ -82,18 +83,7 @@ def _source_files(root: Path, paths: Sequence[Path]) -> list[SourceFile]:
 
 def images_below(folder: Path) -> list[Path]:
     """All image files in ``folder`` at any depth, in the order of their paths; hidden ones are left out."""
-    found: list[Path] = []
-    seen: set[str] = set()  # a link to a folder above it must not lead round for ever
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        here = Path(place)
-        found += [here / name for name in sorted(names) if is_image(name)]
-    return found
+    return [path for path in files_below(folder) if is_image(path.name)]
 
 
 def is_image(name: str) -> bool:

@@ -15,7 +15,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from backend.errors import BadDataError, ConfigError
 from backend.preprocessing.images import IMAGE_SUFFIXES
 from backend.preprocessing.landmark_set import LUNGS, LandmarkSet, Span
+from training.data.files_below import files_below
 from training.data.problems import raise_problems
 from training.yaml_core import read_any_yaml
 
@@ -70,7 +70,9 @@ class DatasetFolder:
 
 def list_dataset(source: Path) -> DatasetFolder:
     """Walks the folder once. Raises BadDataError: no table, several, no images, or a wrong `landmarks.yaml`."""
-    files = _files_below(source)
+    files = list(files_below(source))
+    if not files:
+        raise BadDataError(f"{source}: holds no files; expected a CSV of points and the images that it names")
     layout_path = _single([path for path in files if path.name == LAYOUT], source, LAYOUT)
     layout = Layout() if layout_path is None else _read_layout(layout_path)
     root = source if layout_path is None else layout_path.parent
@@ -82,23 +84,6 @@ def list_dataset(source: Path) -> DatasetFolder:
     if not found:
         raise BadDataError(f"{images}: holds no images; expected {', '.join(IMAGE_SUFFIXES)} at any depth")
     return DatasetFolder(root, layout, csv, images, found)
-
-
-def _files_below(source: Path) -> list[Path]:
-    """All files, in the order of their paths; hidden ones are left out."""
-    found: list[Path] = []
-    seen: set[str] = set()  # a link to a folder above it must not lead round for ever
-    for folder, folders, names in os.walk(source, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
-    if not found:
-        raise BadDataError(f"{source}: holds no files; expected a CSV of points and the images that it names")
-    return found
 
 
 def _single(paths: Sequence[Path], source: Path, what: str) -> Path | None:
