@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -42,6 +41,20 @@ def gradients(task: Task, model: torch.nn.Module, batch: Batch, micro: int) -> d
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+RECTIFIED = {"detection"}
+"""Where a rectifier's input may be zero but for rounding, and open in one batch and shut in the other: a step in all
+gradients below it. tests/losses/test_detection.py compares these in double precision, to 1e-7."""
+
+
+def the_same(gradient: torch.Tensor, other: torch.Tensor) -> None:
+    rounding = 1e-6 + 1e-5 * float(other.abs().max())
+    torch.testing.assert_close(gradient, other, rtol=1e-4, atol=rounding)
+
+
+def nearly_the_same(gradient: torch.Tensor, other: torch.Tensor) -> None:
+    assert float((gradient - other).norm()) <= 1e-2 * float(other.norm()) + 1e-6
+
+
 def freeze_batch_norms(model: torch.nn.Module) -> None:
     """They are the named exception: what they compute depends on who is in a micro-batch."""
     for module in model.modules():
@@ -66,11 +79,9 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(
     for micro in (1, 2):
         parts = gradients(task, model, batch, micro)
         assert parts.keys() == whole.keys()
-        differences = {key: float((parts[key] - whole[key]).norm()) for key in whole}
-        norms = {key: float(whole[key].norm()) for key in whole}
-        # a rectifier whose input is zero but for rounding may be open in one and shut in the other
-        assert all(differences[key] <= 1e-2 * norms[key] + 1e-6 for key in whole)
-        assert np.median([differences[key] / (norms[key] + 1e-6) for key in whole]) < 2e-3
+        for key, gradient in parts.items():
+            check = nearly_the_same if name in RECTIFIED else the_same
+            check(gradient, whole[key])
 
 
 @pytest.mark.parametrize("name", ALL_TASKS)

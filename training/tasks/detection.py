@@ -41,6 +41,10 @@ class DetectionTask(Task):
     item_word = "images"
     augments = True
 
+    def __init__(self, config: DetectionConfig) -> None:
+        super().__init__(config)
+        self._section: dict[str, Any] = config.model.model_dump()
+
     @property
     def subtask(self) -> str | None:
         subtask = self.config.data.subtask
@@ -82,13 +86,13 @@ class DetectionTask(Task):
         return [{"params": trunk, "lr_scale": training.trunk_learning_rate / training.learning_rate}, {"params": rest}]
 
     def counts(self, batch: Batch) -> dict[str, float | Tensor]:
-        return dict(loss_counts(batch, self._section()))
+        return dict(loss_counts(batch, self._section))
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Term]:
         return self._terms(image_losses(model, batch), batch)
 
     def terms(self) -> list[str]:
-        return loss_terms(self._section())
+        return loss_terms(self._section)
 
     def new_scores(self, facts: Mapping[str, Any]) -> DetectionScores:
         return DetectionScores.of(self.config.evaluation, facts)
@@ -102,12 +106,8 @@ class DetectionTask(Task):
         return self._terms({name: outputs[f"{_LOSS}{name}"] for name in self.terms()}, batch)
 
     def _terms(self, sums: Mapping[str, Tensor], batch: Batch) -> dict[str, Term]:
-        counts = loss_counts(batch, self._section())
+        counts = loss_counts(batch, self._section)
         return {name: Term(sums[name].sum(), counts[name], 1.0) for name in self.terms()}
-
-    def _section(self) -> dict[str, Any]:
-        section: dict[str, Any] = self.config.model.model_dump()
-        return section
 
     def glance(self, source: Path | None, cache_dir: Path) -> Glance:
         return glance_at_detection(self.config.data, source, cache_dir)
